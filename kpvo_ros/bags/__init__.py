@@ -1,0 +1,1 @@
+"""Recorded camera streams: reading, writing and converting them, without ROS installed."""

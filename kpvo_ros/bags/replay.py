@@ -1,0 +1,206 @@
+"""Run the odometry over a recording: the same pipeline as the node, as fast as the machine.
+
+Deterministic: no clock and no thread decides anything, so the same recording and parameters give
+the same trajectory file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+import dataclasses
+from pathlib import Path
+import resource
+import time
+from typing import Any
+
+import numpy as np
+
+from kpvo_ros.bags.run_folder import RunFolder
+from kpvo_ros.bags.source import Record, Source
+from kpvo_ros.config.runtime import VoConfig
+from kpvo_ros.config.schema import to_nested
+from kpvo_ros.errors import BagError
+from kpvo_ros.odometry.extrinsics import extrinsics_from
+from kpvo_ros.odometry.pipeline import STAGES, Odometry
+from kpvo_ros.types import BadFrame, Frame, OdometryEstimate, Status, WheelOdometry
+
+Observer = Callable[[Frame, OdometryEstimate], None]
+Progress = Callable[[int, 'int | None'], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplaySummary:
+    """What came out of a replay; written as summary.json.
+
+    Attributes:
+        source: name of the recording.
+        frames: images offered by the recording, bad ones included.
+        bad_frames: images that could not be decoded.
+        poses: images with a measured pose.
+        tracked_percent: poses / frames.
+        path_length_m: length of the estimated path (map units without a scale source).
+        duration_s: time between the first and last image.
+        wall_s: computing time, decoding included.
+        fps: frames / wall_s.
+        status: frames per status.
+        keyframes: how many were made.
+        stage_ms: {stage: {median, p95}} over the frames where the stage ran.
+        peak_memory_mb: of the process.
+        notes: remarks of the recording.
+        config: every parameter.
+    """
+
+    source: str
+    frames: int
+    bad_frames: int
+    poses: int
+    tracked_percent: float
+    path_length_m: float
+    duration_s: float
+    wall_s: float
+    fps: float
+    status: dict[str, int]
+    keyframes: int
+    stage_ms: dict[str, dict[str, float]]
+    peak_memory_mb: float
+    notes: tuple[str, ...]
+    config: dict[str, Any]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(name, value) rows for a terminal table."""
+        total = self.stage_ms['total']
+        return [
+            ('frames', f'{self.frames}' + (f' ({self.bad_frames} bad)' * bool(self.bad_frames))),
+            ('tracked', f'{self.tracked_percent:.1f} %'),
+            ('path length', f'{self.path_length_m:.2f}'),
+            ('keyframes', f'{self.keyframes}'),
+            ('frames per second', f'{self.fps:.1f}'),
+            ('step median / p95', f'{total["median"]:.1f} / {total["p95"]:.1f} ms'),
+            ('peak memory', f'{self.peak_memory_mb:.0f} MB'),
+        ]
+
+
+def replay(
+    source: Source,
+    config: VoConfig,
+    out_dir: Path,
+    *,
+    observers: tuple[Observer, ...] = (),
+    progress: Progress | None = None,
+) -> ReplaySummary:
+    """Run the odometry over a source and record the run.
+
+    Args:
+        source: the recording.
+        config: all parameters.
+        out_dir: folder of the run (`run_folder.RunFolder`).
+        observers: called with every frame and its estimate, e.g. a viewer.
+        progress: called with (frames done, frames in all or None).
+
+    Returns:
+        The summary, which is also in summary.json.
+
+    Raises:
+        BagError: the source holds no image, or the folder cannot be written.
+        OdometryError: the configuration cannot work.
+    """
+    T_base_camera = source.extrinsics()
+    if T_base_camera is None:
+        T_base_camera = extrinsics_from(config.frames)
+    odometry = Odometry(config, T_base_camera)
+    tally = _Tally()
+    with RunFolder(out_dir, STAGES) as folder:
+        for record, decode_ms in _timed(source.records()):
+            if isinstance(record, WheelOdometry):
+                odometry.offer_wheel(record)
+            elif isinstance(record, BadFrame):
+                odometry.skip(record)
+                folder.add_bad(record)
+                tally.add_bad(record)
+            else:
+                start = time.perf_counter()
+                estimate = odometry.step(record)
+                total_ms = (time.perf_counter() - start) * 1e3
+                estimate.stage_ms['decode'] = decode_ms
+                folder.add(estimate, total_ms)
+                tally.add(estimate, total_ms)
+                for observe in observers:
+                    observe(record, estimate)
+            if progress:
+                progress(tally.frames, source.info.n_frames)
+        if not tally.frames:
+            raise BagError(f'{source.info.name}: not one image in it; check the image topic')
+        summary = tally.summary(source, config)
+        folder.write_summary(dataclasses.asdict(summary))
+    return summary
+
+
+def _timed(records: Iterator[Record]) -> Iterator[tuple[Record, float]]:
+    """Every record with the milliseconds it took to decode."""
+    while True:
+        start = time.perf_counter()
+        record = next(records, None)
+        if record is None:
+            return
+        yield record, (time.perf_counter() - start) * 1e3
+
+
+class _Tally:
+    """Counts while the replay runs."""
+
+    def __init__(self) -> None:
+        self.frames = self._bad = self._poses = self._keyframes = 0
+        self._status: Counter[str] = Counter()
+        self._ms: dict[str, list[float]] = defaultdict(list)
+        self._stamps_ns: list[int] = []
+        self._length = 0.0
+        self._last_position: np.ndarray | None = None
+        self._start = time.perf_counter()
+
+    def add_bad(self, bad: BadFrame) -> None:
+        self.frames += 1
+        self._bad += 1
+
+    def add(self, estimate: OdometryEstimate, total_ms: float) -> None:
+        self.frames += 1
+        self._stamps_ns.append(estimate.stamp_ns)
+        self._status[estimate.status.value] += 1
+        self._keyframes += estimate.is_keyframe
+        for stage, ms in estimate.stage_ms.items():
+            self._ms[stage].append(ms)
+        self._ms['total'].append(total_ms)
+        if estimate.has_pose:
+            self._poses += 1
+            position = estimate.T_odom_camera[:3, 3]
+            if self._last_position is not None:
+                self._length += float(np.linalg.norm(position - self._last_position))
+            self._last_position = position
+
+    def summary(self, source: Source, config: VoConfig) -> ReplaySummary:
+        wall_s = time.perf_counter() - self._start
+        stamps = self._stamps_ns or [0]
+        return ReplaySummary(
+            source=source.info.name,
+            frames=self.frames,
+            bad_frames=self._bad,
+            poses=self._poses,
+            tracked_percent=100.0 * self._poses / self.frames,
+            path_length_m=self._length,
+            duration_s=(max(stamps) - min(stamps)) * 1e-9,
+            wall_s=wall_s,
+            fps=self.frames / wall_s,
+            status={status.value: self._status[status.value] for status in Status},
+            keyframes=self._keyframes,
+            stage_ms={'total': _quantiles([]), **{k: _quantiles(v) for k, v in self._ms.items()}},
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            notes=source.info.notes,
+            config=to_nested(config),
+        )
+
+
+def _quantiles(ms: list[float]) -> dict[str, float]:
+    if not ms:
+        return {'median': 0.0, 'p95': 0.0}
+    median, p95 = np.percentile(ms, (50, 95))
+    return {'median': round(float(median), 3), 'p95': round(float(p95), 3)}

@@ -1,0 +1,105 @@
+"""The folder a run writes into: trajectory, states and summary, line by line.
+
+Every line is flushed when it is written, so a crash or a power cut loses at most one frame. A
+folder that already holds a run is moved aside, never overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import csv
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from kpvo_ros.errors import BagError
+from kpvo_ros.evaluation.files import tum_line
+from kpvo_ros.evaluation.report import STATES_FILE, SUMMARY_FILE, TRAJECTORY_FILE
+from kpvo_ros.evaluation.states import BAD
+from kpvo_ros.types import BadFrame, OdometryEstimate
+
+_HEADER = '# timestamp tx ty tz qx qy qz qw  (camera optical frame in the odom frame)\n'
+
+
+class RunFolder:
+    """Writes the files of one run; a context manager.
+
+    Args:
+        path: the folder; made with its parents, an earlier run in it is moved to `<path>.1`, ...
+        stages: names of the timed stages, the columns of states.csv.
+
+    Raises:
+        BagError: the folder cannot be made or written.
+    """
+
+    def __init__(self, path: Path, stages: Sequence[str]) -> None:
+        self.path = path
+        self.moved_to = _move_aside(path)
+        self._stages = tuple(stages)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._trajectory: TextIO = (path / TRAJECTORY_FILE).open('w', encoding='utf-8')
+            self._states: TextIO = (path / STATES_FILE).open('w', encoding='utf-8', newline='')
+        except OSError as error:
+            raise BagError(f'{path}: cannot be written ({error}); choose another --out') from None
+        self._rows = csv.writer(self._states)
+        self._trajectory.write(_HEADER)
+        columns = ['stamp_ns', 'status', 'reason', 'inliers', 'keyframe', 'scale', 'scale_sigma']
+        self._rows.writerow(columns + [f'{stage}_ms' for stage in stages] + ['total_ms'])
+
+    def add(self, estimate: OdometryEstimate, total_ms: float) -> None:
+        """Record the answer to one frame."""
+        if estimate.has_pose:
+            self._trajectory.write(tum_line(estimate.stamp_ns, estimate.T_odom_camera) + '\n')
+            self._trajectory.flush()
+        times = [f'{estimate.stage_ms.get(stage, 0.0):.3f}' for stage in self._stages]
+        self._rows.writerow(
+            [
+                estimate.stamp_ns,
+                estimate.status.value,
+                estimate.reason,
+                estimate.inliers,
+                int(estimate.is_keyframe),
+                f'{estimate.scale:.6f}',
+                f'{estimate.scale_sigma:.6f}',
+                *times,
+                f'{total_ms:.3f}',
+            ]
+        )
+        self._states.flush()
+
+    def add_bad(self, bad: BadFrame) -> None:
+        """Record a frame that could not be used."""
+        empty = [''] * (5 + len(self._stages))
+        self._rows.writerow([bad.stamp_ns, BAD, bad.reason, *empty])
+        self._states.flush()
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json."""
+        text = json.dumps(summary, indent=2) + '\n'
+        (self.path / SUMMARY_FILE).write_text(text, encoding='utf-8')
+
+    def close(self) -> None:
+        """Close the files."""
+        self._trajectory.close()
+        self._states.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def _move_aside(path: Path) -> Path | None:
+    """Rename a folder that holds a run; returns its new place, None when there was none."""
+    if not (path / TRAJECTORY_FILE).exists():
+        return None
+    number = 1
+    while (aside := path.with_name(f'{path.name}.{number}')).exists():
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise BagError(f'{path}: holds a run and cannot be moved aside ({error})') from None
+    return aside

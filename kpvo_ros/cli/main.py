@@ -1,0 +1,56 @@
+"""The `kpvo` command: finds the subcommand, prints known errors as one line.
+
+Subcommand modules define `HELP`, `add_arguments(parser)` and `run(args) -> exit code`; they
+import heavy things inside `run`, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import importlib
+import logging
+import os
+import sys
+from types import ModuleType
+
+from kpvo_ros.errors import KpvoError
+
+COMMANDS = ('demo', 'replay', 'evaluate', 'convert', 'params', 'doctor', 'bench')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 good, 1 known error, 2 wrong usage)."""
+    args = build_parser().parse_args(argv)
+    level = logging.DEBUG if args.verbose else logging.WARNING
+    logging.basicConfig(format='%(levelname)s: %(message)s', level=level, stream=sys.stderr)
+    try:
+        return args.run(args)
+    except KpvoError as error:
+        print(f'kpvo {args.command}: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('\nstopped', file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away: nothing to tell anybody
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog='kpvo', description='Robot localization with one camera: replay, evaluate, convert.'
+    )
+    parser.add_argument('-v', '--verbose', action='store_true', help='log what is going on')
+    subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name in COMMANDS:
+        module: ModuleType = importlib.import_module(f'kpvo_ros.cli.{name}')
+        command = subparsers.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

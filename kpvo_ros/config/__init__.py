@@ -1,0 +1,1 @@
+"""Every parameter, declared once, and the ways to set it."""

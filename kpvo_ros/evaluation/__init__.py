@@ -1,0 +1,1 @@
+"""Evaluation: trajectory files, association, alignment, metrics, and the report with its plots."""

@@ -1,0 +1,1 @@
+"""From pixels to keypoints and matches. No ROS, no training, no map."""

@@ -1,0 +1,124 @@
+"""Keypoints and descriptors behind one interface, spread evenly over the image.
+
+`load_extractor` is the only way to get one, so that callers never learn which method runs.
+The methods here are OpenCV's: ORB (Rublee 2011), AKAZE (Alcantarilla 2013), SIFT (Lowe 2004;
+descriptors are returned as RootSIFT, Arandjelovic 2012, so that cosine similarity applies).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from kpvo_ros.config.runtime import FrontendConfig
+from kpvo_ros.errors import FrontendError
+from kpvo_ros.frontend.spread import spread_evenly
+from kpvo_ros.types import Features
+
+
+class Extractor(Protocol):
+    """Turns an image into `Features`."""
+
+    name: str
+
+    def extract(self, image: np.ndarray) -> Features:
+        """Detect and describe.
+
+        Args:
+            image: (H, W) or (H, W, 3) RGB uint8.
+
+        Returns:
+            At most `max_keypoints` features; none on an image without texture.
+
+        Raises:
+            FrontendError: the array is not such an image.
+        """
+        ...
+
+
+def load_extractor(config: FrontendConfig) -> Extractor:
+    """The extractor that `config.extractor` names."""
+    return OpenCvExtractor(config)
+
+
+class OpenCvExtractor:
+    """ORB, AKAZE or SIFT with even coverage.
+
+    Twice the wanted number is detected, then the weaker of crowded cells are dropped, and only
+    the survivors are described: description is the expensive half.
+    """
+
+    def __init__(self, config: FrontendConfig) -> None:
+        self.name = config.extractor
+        self._max_keypoints = config.max_keypoints
+        self._cell_px = config.grid_cell_px
+        self._detector = _DETECTORS[config.extractor](2 * config.max_keypoints)
+        self._is_binary = config.extractor != 'sift'
+        self._empty = np.zeros((0, self._detector.descriptorSize()), self._dtype)
+
+    def extract(self, image: np.ndarray) -> Features:
+        """See `Extractor.extract`."""
+        gray = to_gray(image)
+        keypoints = self._detector.detect(gray, None)
+        if not keypoints:
+            return self._no_features()
+        xy = np.array([k.pt for k in keypoints], np.float32)
+        score = np.array([k.response for k in keypoints], np.float32)
+        kept = spread_evenly(xy, score, gray.shape, self._cell_px, self._max_keypoints)
+        keypoints, descriptor = self._detector.compute(gray, [keypoints[i] for i in kept])
+        if descriptor is None or not len(keypoints):
+            return self._no_features()
+        xy = np.array([k.pt for k in keypoints], np.float32)
+        score = np.array([k.response for k in keypoints], np.float32)
+        return Features(xy, score, self._normalised(descriptor))
+
+    @property
+    def _dtype(self) -> type:
+        return np.uint8 if self._is_binary else np.float32
+
+    def _normalised(self, descriptor: np.ndarray) -> np.ndarray:
+        if self._is_binary:
+            return descriptor
+        l1 = np.maximum(np.abs(descriptor).sum(1, keepdims=True), 1e-9)
+        return np.sqrt(descriptor / l1).astype(np.float32)
+
+    def _no_features(self) -> Features:
+        return Features(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), self._empty)
+
+
+def to_gray(image: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 luminance of an (H, W) or (H, W, 3) RGB uint8 image.
+
+    Raises:
+        FrontendError: any other shape or type.
+    """
+    if image.dtype != np.uint8 or image.size == 0:
+        raise FrontendError(f'an image is non-empty uint8, got {image.shape} {image.dtype}')
+    if image.ndim == 2:
+        return image
+    if image.ndim == 3 and image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    raise FrontendError(f'an image is (H, W) or (H, W, 3), got {image.shape}')
+
+
+def _orb(count: int) -> cv2.Feature2D:
+    # A low threshold lets dim cells speak; the spread keeps the strong ones elsewhere.
+    return cv2.ORB_create(nfeatures=count, scaleFactor=1.2, nlevels=8, fastThreshold=10)
+
+
+def _akaze(count: int) -> cv2.Feature2D:
+    return cv2.AKAZE_create(threshold=0.0003)
+
+
+def _sift(count: int) -> cv2.Feature2D:
+    return cv2.SIFT_create(nfeatures=count, contrastThreshold=0.02)
+
+
+_DETECTORS: dict[str, Callable[[int], cv2.Feature2D]] = {
+    'orb': _orb,
+    'akaze': _akaze,
+    'sift': _sift,
+}

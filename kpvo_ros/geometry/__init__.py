@@ -1,0 +1,1 @@
+"""Geometry: rigid motions, cameras, the pixel convention, warps, epipolar geometry, solvers."""

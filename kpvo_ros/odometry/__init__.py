@@ -1,0 +1,1 @@
+"""From frames to the pose of the robot. `pipeline.py` tells the whole algorithm."""

@@ -1,0 +1,305 @@
+"""Keyframe visual odometry: one camera in, the pose of the robot out.
+
+`Odometry.step` reads as the algorithm; every step is a method below it and every tool a module
+beside it. Live nodes and offline replay call the same object with the same records.
+
+Sources: keyframe structure after PTAM (Klein 2007) and ORB-SLAM (Mur-Artal 2015), inverse depth
+after Civera 2008, optical-flow front end after VINS-Mono (Qin 2018).
+"""
+
+from __future__ import annotations
+
+import logging
+
+import cv2
+import numpy as np
+
+from kpvo_ros.config.runtime import VoConfig
+from kpvo_ros.errors import OdometryError
+from kpvo_ros.frontend.extractor import load_extractor
+from kpvo_ros.geometry import se3
+from kpvo_ros.odometry.bootstrap import relative_pose
+from kpvo_ros.odometry.estimate import EstimateBuilder
+from kpvo_ros.odometry.keyframes import KeyframePolicy
+from kpvo_ros.odometry.local_map import Sights
+from kpvo_ros.odometry.mapper import Mapper
+from kpvo_ros.odometry.motion import MotionState
+from kpvo_ros.odometry.scale import load_scale
+from kpvo_ros.odometry.stopwatch import Stopwatch
+from kpvo_ros.odometry.tracking import NO_SIGHTS, Pose, Tracker
+from kpvo_ros.types import BadFrame, Features, Frame, OdometryEstimate, Status, WheelOdometry
+
+STAGES = ('decode', 'track', 'start', 'solve', 'search', 'keyframe')  # of OdometryEstimate.stage_ms
+_log = logging.getLogger(__name__)
+
+_TIME_JUMP_NS = 1_000_000_000  # further back than this is another run, not a late frame
+_MIN_CONTRAST = 3.0  # grey levels of standard deviation; below, the image shows nothing
+
+
+class Odometry:
+    """Visual odometry of one camera.
+
+    Args:
+        config: all parameters.
+        T_base_camera: (4, 4) pose of the optical frame in the robot base; the odom frame starts
+            as the base frame.
+
+    Raises:
+        OdometryError: the configuration cannot work, e.g. camera height without a height.
+    """
+
+    def __init__(self, config: VoConfig, T_base_camera: np.ndarray = se3.T_BASE_OPTICAL) -> None:
+        if T_base_camera.shape != (4, 4) or not se3.is_rotation(T_base_camera[:3, :3]):
+            raise OdometryError('T_base_camera is not a 4x4 rigid transform; check the extrinsics')
+        cv2.setNumThreads(config.frontend.threads)
+        self._config = config
+        self._T_base_camera = T_base_camera
+        self._extractor = load_extractor(config.frontend)
+        self._builder = EstimateBuilder(T_base_camera)
+        self._tracker = Tracker(config.tracking, config.seed)
+        self.reset()
+
+    def reset(self, T_odom_base: np.ndarray | None = None) -> None:
+        """Forget the map and start again at a pose (default: the origin)."""
+        start = np.eye(4) if T_odom_base is None else T_odom_base
+        self._motion = MotionState(start @ self._T_base_camera)
+        self._scale = load_scale(self._config.scale)
+        self._last_stamp_ns: int | None = None
+        self._status, self._reason = Status.STARTING, 'waiting for the first image'
+        self._forget_map()
+
+    def step(self, frame: Frame) -> OdometryEstimate:
+        """Estimate the pose of one frame. Never raises on what a camera can deliver."""
+        watch = Stopwatch()
+        if (problem := self._refuse(frame)) is not None:
+            return self.skip(BadFrame(frame.stamp_ns, problem))
+        with watch.stage('track'):
+            sights = self._follow(frame)
+        if not self._has_map:
+            with watch.stage('start'):
+                is_keyframe = self._start(frame, sights)
+        else:
+            pose, sights = self._locate(frame, sights, watch)
+            with watch.stage('keyframe'):
+                is_keyframe = self._take(frame, pose, sights)
+        self._gray, self._last_stamp_ns = frame.gray, frame.stamp_ns
+        return self._estimate(frame.stamp_ns, watch, is_keyframe)
+
+    def skip(self, bad: BadFrame) -> OdometryEstimate:
+        """Answer for a frame that could not be used: the pose is predicted or held."""
+        if self._last_stamp_ns is None or bad.stamp_ns > self._last_stamp_ns:
+            self._miss(bad.stamp_ns, bad.reason)
+            self._last_stamp_ns = bad.stamp_ns
+        else:
+            self._reason = bad.reason
+        return self._estimate(bad.stamp_ns, Stopwatch(), False)
+
+    def offer_wheel(self, wheel: WheelOdometry) -> None:
+        """Tell the odometry what the wheels say; used with scale.source=wheel."""
+        self._scale.offer_wheel(wheel)
+
+    # ------------------------------------------------------------------ steps, in order of use
+
+    def _refuse(self, frame: Frame) -> str | None:
+        """Why the frame cannot be used, None when it can. Adapts to a new run or camera."""
+        last = self._last_stamp_ns
+        if last is not None and frame.stamp_ns <= last:
+            if last - frame.stamp_ns <= _TIME_JUMP_NS:
+                return 'stamp is not newer than the last one: frame ignored'
+            _log.warning('time jumped back by %.1f s: starting anew', (last - frame.stamp_ns) * 1e-9)
+            self.reset()
+        if self._camera is not None and frame.camera != self._camera:
+            _log.warning('the camera changed: new map at the present pose')
+            self._forget_map()
+        self._camera = frame.camera
+        if frame.gray.shape != (frame.camera.height, frame.camera.width):
+            return f'image {frame.gray.shape} does not match its camera_info: frame ignored'
+        if float(frame.gray[::4, ::4].std()) < _MIN_CONTRAST:
+            return 'image without contrast (dark, covered or overexposed?)'
+        return None
+
+    def _follow(self, frame: Frame) -> Sights:
+        if self._gray is None or self._config.tracking.method == 'descriptor':
+            return NO_SIGHTS
+        return self._tracker.follow(self._gray, frame.gray, self._sights, frame.camera)
+
+    def _start(self, frame: Frame, sights: Sights) -> bool:
+        """Make the first map: from depth at once, else when the parallax suffices."""
+        if self._scale.needs_depth:
+            return self._start_from_depth(frame)
+        if self._gray is None or len(sights) < self._config.tracking.degraded_inliers:
+            self._sights = self._mapper.begin(
+                frame, self._extract(frame), self._motion.T_odom_camera
+            )
+            self._miss(frame.stamp_ns, 'first view of the map')
+            return True
+        self._sights = sights
+        T_camera_keyframe = relative_pose(
+            sights, self._mapper.map, frame.camera, self._config.keyframes, self._config.seed
+        )
+        if T_camera_keyframe is None:
+            self._miss(frame.stamp_ns, 'waiting for parallax: move the camera sideways')
+            return False
+        return self._start_from_two_views(frame, T_camera_keyframe)
+
+    def _start_from_depth(self, frame: Frame) -> bool:
+        if frame.depth_m is None:
+            self._miss(frame.stamp_ns, 'no depth image yet (scale.source=depth)')
+            return False
+        sights = self._mapper.begin(frame, self._extract(frame), self._motion.T_odom_camera)
+        known = int(self._mapper.map.has_depth[sights.point].sum())
+        if known < self._config.tracking.min_inliers:
+            self._miss(frame.stamp_ns, f'only {known} keypoints with depth')
+            return False
+        self._accept_start(frame, sights)
+        return True
+
+    def _start_from_two_views(self, frame: Frame, T_camera_keyframe: np.ndarray) -> bool:
+        """Place the present camera where the pose was held, so that nothing jumps."""
+        local_map = self._mapper.map
+        T_now = self._motion.T_odom_camera
+        local_map.T_odom_keyframe = (T_now @ T_camera_keyframe)[None]
+        self._mapper.measure(frame, self._sights, T_now)
+        known = local_map.has_depth[self._sights.point]
+        if known.sum() < self._config.tracking.min_inliers:
+            self._forget_map()
+            self._miss(frame.stamp_ns, 'two views gave too few points: starting anew')
+            return False
+        median_depth = float(np.median(1.0 / local_map.rho[local_map.has_depth]))
+        local_map.rescale(1.0 / median_depth, T_now[:3, 3])
+        sights = self._mapper.add_keyframe(frame, self._extract(frame), self._sights, T_now)
+        self._accept_start(frame, sights)
+        return True
+
+    def _accept_start(self, frame: Frame, sights: Sights) -> None:
+        self._has_map = True
+        self._motion.measure(frame.stamp_ns, self._motion.T_odom_camera, np.zeros((6, 6)))
+        self._motion.set_reference()
+        self._policy.begin(sights)
+        self._sights = sights
+        self._support = self._mapper.map.has_depth[sights.point]
+        self._judge(frame)
+
+    def _locate(
+        self, frame: Frame, sights: Sights, watch: Stopwatch
+    ) -> tuple[Pose | None, Sights]:
+        """Pose from the followed points; when they are too few, from descriptors."""
+        local_map, camera = self._mapper.map, frame.camera
+        T_guess = self._motion.predict(frame.stamp_ns)
+        with watch.stage('solve'):
+            pose = self._tracker.solve(sights, local_map, camera, T_guess)
+        wanted = self._config.tracking.degraded_inliers
+        if self._config.tracking.method == 'flow' or (pose and pose.inliers >= wanted):
+            return pose, sights
+        with watch.stage('search'):
+            everything = np.arange(len(local_map))
+            found = self._tracker.search(self._extract(frame), local_map, camera, everything)
+            searched = self._tracker.solve(found, local_map, camera, T_guess)
+        if searched and (pose is None or searched.inliers > pose.inliers):
+            return searched, found
+        return pose, sights
+
+    def _take(self, frame: Frame, pose: Pose | None, sights: Sights) -> bool:
+        """Accept or refuse the pose, make a keyframe when due. Returns whether one was made."""
+        problem = self._doubt(frame, pose)
+        if pose is None or problem:
+            return self._lose(frame, problem)
+        contradicts = self._mapper.map.has_depth[sights.point] & ~pose.inlier
+        self._mapper.strike(sights, ~contradicts)
+        self._motion.measure(frame.stamp_ns, pose.T_odom_camera, pose.covariance)
+        sights, self._support = sights[~contradicts], pose.inlier[~contradicts]
+        self._sights = sights
+        self._judge(frame)
+        if not self._policy.wants(sights, frame.camera.width):
+            self._mapper.measure_new(frame, sights, pose.T_odom_camera)
+            return False
+        self._sights = self._mapper.add_keyframe(
+            frame, self._extract(frame), sights, pose.T_odom_camera
+        )
+        self._motion.set_reference()
+        self._policy.begin(self._sights)
+        self._correct_scale(frame)
+        return True
+
+    def _doubt(self, frame: Frame, pose: Pose | None) -> str:
+        """Why the pose cannot be believed, '' when it can."""
+        if pose is None:
+            return 'too few points of the map found in the image'
+        speed, turn = self._motion.implied_speed(frame.stamp_ns, pose.T_odom_camera)
+        limits = self._config.tracking
+        if self._scale.is_metric and speed > limits.max_speed_m_s:
+            return f'pose implies {speed:.1f} m/s, more than tracking.max_speed_m_s'
+        if turn > limits.max_turn_rad_s:
+            return f'pose implies {turn:.1f} rad/s, more than tracking.max_turn_rad_s'
+        return ''
+
+    def _lose(self, frame: Frame, problem: str) -> bool:
+        """No pose from this frame: hold, and after a while start a new map there."""
+        self._miss(frame.stamp_ns, problem)
+        self._sights = NO_SIGHTS
+        measured = self._motion.measured_ns
+        lost_ns = frame.stamp_ns - measured if measured is not None else 0
+        if lost_ns > self._config.keyframes.restart_after_s * 1e9:
+            _log.warning('lost for %.1f s: new map at the held pose', lost_ns * 1e-9)
+            self._forget_map()
+            return self._start(frame, NO_SIGHTS)
+        return False
+
+    def _miss(self, stamp_ns: int, problem: str) -> None:
+        """Let the time of a frame pass without a measurement."""
+        self._motion.coast(stamp_ns)
+        self._support = np.zeros(len(self._sights), bool)
+        never_measured = self._motion.measured_ns is None
+        self._status = Status.STARTING if never_measured else Status.LOST
+        self._reason = problem
+
+    def _judge(self, frame: Frame) -> None:
+        """Status after a measured pose."""
+        inliers, wanted = int(self._support.sum()), self._config.tracking.degraded_inliers
+        self._status, self._reason = Status.TRACKING, ''
+        if inliers < wanted:
+            self._status = Status.DEGRADED
+            self._reason = f'only {inliers} points support the pose'
+        elif not self._scale.is_metric and self._scale.promises_metres:
+            self._status, self._reason = Status.DEGRADED, self._scale.problem
+
+    def _correct_scale(self, frame: Frame) -> None:
+        """Stretch the map about the camera, so that the pose does not jump."""
+        factor = self._scale.factor(frame, self._mapper.map, self._motion, self._sights)
+        if factor != 1.0:
+            self._mapper.map.rescale(factor, self._motion.T_odom_camera[:3, 3])
+            self._motion.rescale(factor)
+
+    # ------------------------------------------------------------------------------- helpers
+
+    def _forget_map(self) -> None:
+        self._mapper = Mapper(self._config, self._tracker, self._scale.needs_depth)
+        self._policy = KeyframePolicy(self._config.keyframes)
+        self._has_map = False
+        self._camera = None
+        self._gray: np.ndarray | None = None
+        self._sights, self._support = NO_SIGHTS, np.zeros(0, bool)
+        self._extracted: tuple[int, Features] | None = None
+
+    def _extract(self, frame: Frame) -> Features:
+        """Keypoints of the frame; computed at most once."""
+        if self._extracted is None or self._extracted[0] != frame.stamp_ns:
+            self._extracted = (frame.stamp_ns, self._extractor.extract(frame.gray))
+        return self._extracted[1]
+
+    def _estimate(self, stamp_ns: int, watch: Stopwatch, is_keyframe: bool) -> OdometryEstimate:
+        sights, local_map = self._sights, self._mapper.map
+        support = np.zeros(len(sights), np.float32)
+        support[: len(self._support)] = self._support[: len(sights)]
+        features = Features(sights.xy, support, local_map.descriptor[sights.point])
+        return self._builder.build(
+            self._motion,
+            stamp_ns,
+            status=self._status,
+            reason=self._reason,
+            features=features,
+            inliers=int(self._support.sum()),
+            scale_sigma=self._scale.relative_sigma,
+            is_keyframe=is_keyframe,
+            stage_ms=watch.stage_ms,
+        )

@@ -1,0 +1,1 @@
+"""Procedural textures: functions that paint one tileable picture from seeded noise."""

@@ -27,7 +27,7 @@ def build_camera(
     """Make a `Camera` from numbers somebody wrote down.
 
     Coefficients missing at the end count as zero (plumb_bob is often written with four), zeros
-    beyond the model's own are dropped, and a distortion of nothing but zeros becomes
+    beyond the model's own are dropped, and a polynomial of nothing but zeros becomes
     `DistortionModel.NONE`, which is faster to work with.
 
     Args:
@@ -60,10 +60,11 @@ def build_camera(
 
 def _fit_model(name: str, coefficients: list[float]) -> tuple[DistortionModel, list[float]]:
     """The model and exactly as many coefficients as it takes."""
-    if not any(coefficients):
-        return DistortionModel.NONE, []
     model = DistortionModel.parse(name)
-    last_used = max(i for i, v in enumerate(coefficients) if v != 0.0)
+    is_fisheye = model is DistortionModel.EQUIDISTANT and bool(coefficients)
+    if not any(coefficients) and not is_fisheye:  # a fisheye without corrections still bends rays
+        return DistortionModel.NONE, []
+    last_used = max((i for i, v in enumerate(coefficients) if v != 0.0), default=0)
     if model is DistortionModel.PLUMB_BOB and last_used >= model.size:
         model = DistortionModel.RATIONAL  # OpenCV's one list of coefficients, cut where it ends
     count = model.size

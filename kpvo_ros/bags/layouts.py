@@ -12,8 +12,9 @@ import numpy as np
 
 from kpvo_ros.bags.cameras import build_camera
 from kpvo_ros.bags.image_files import IMAGE_SUFFIXES, encoded_size
+from kpvo_ros.bags.index_files import parse_stamp_ns, read_file_list, read_rows
 from kpvo_ros.bags.intrinsics import read_intrinsics, read_yaml
-from kpvo_ros.bags.listing import Entry, Listing, parse_stamp_ns, read_file_list, read_rows
+from kpvo_ros.bags.listing import Entry, Listing
 from kpvo_ros.bags.pairing import nearest_pairs
 from kpvo_ros.bags.source import SourceKind
 from kpvo_ros.errors import BagError

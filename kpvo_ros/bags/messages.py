@@ -46,7 +46,7 @@ class MessageFactory:
     ) -> Any:
         """sensor_msgs/CompressedImage as compressed_image_transport labels it."""
         raw, stored = ('mono8', 'mono8') if image.ndim == 2 else ('rgb8', 'bgr8')
-        return self._make(
+        return self.make(
             'sensor_msgs/msg/CompressedImage',
             header=self._header(stamp_ns, frame_id),
             format=f'{raw}; {container} compressed {stored}',
@@ -60,13 +60,11 @@ class MessageFactory:
             return self._image(stamp_ns, frame_id, depth_m.shape, encoding, data, step)
         data, label = encode_compressed_depth(depth_m)
         header = self._header(stamp_ns, frame_id)
-        return self._make(
-            'sensor_msgs/msg/CompressedImage', header=header, format=label, data=data
-        )
+        return self.make('sensor_msgs/msg/CompressedImage', header=header, format=label, data=data)
 
     def camera_info(self, stamp_ns: int, frame_id: str, camera: Camera) -> Any:
         """sensor_msgs/CameraInfo."""
-        roi = self._make(
+        roi = self.make(
             'sensor_msgs/msg/RegionOfInterest',
             x_offset=0,
             y_offset=0,
@@ -74,7 +72,7 @@ class MessageFactory:
             width=0,
             do_rectify=False,
         )
-        return self._make(
+        return self.make(
             'sensor_msgs/msg/CameraInfo',
             header=self._header(stamp_ns, frame_id),
             **camera_info_fields(camera),
@@ -88,19 +86,19 @@ class MessageFactory:
     ) -> Any:
         """nav_msgs/Odometry whose twist and covariances are zero."""
         zero = self._vector('Vector3', np.zeros(3))
-        pose = self._make(
+        pose = self.make(
             'geometry_msgs/msg/Pose',
             position=self._vector('Point', T_parent_child[:3, 3]),
             orientation=self._quaternion(T_parent_child),
         )
-        twist = self._make('geometry_msgs/msg/Twist', linear=zero, angular=zero)
+        twist = self.make('geometry_msgs/msg/Twist', linear=zero, angular=zero)
         unknown = np.zeros(36)
-        return self._make(
+        return self.make(
             'nav_msgs/msg/Odometry',
             header=self._header(stamp_ns, frame_id),
             child_frame_id=child_frame_id,
-            pose=self._make('geometry_msgs/msg/PoseWithCovariance', pose=pose, covariance=unknown),
-            twist=self._make(
+            pose=self.make('geometry_msgs/msg/PoseWithCovariance', pose=pose, covariance=unknown),
+            twist=self.make(
                 'geometry_msgs/msg/TwistWithCovariance', twist=twist, covariance=unknown
             ),
         )
@@ -108,11 +106,11 @@ class MessageFactory:
     def transforms(self, stamp_ns: int, transforms: Sequence[tuple[str, str, np.ndarray]]) -> Any:
         """tf2_msgs/TFMessage of (parent, child, T_parent_child)."""
         stamped = [
-            self._make(
+            self.make(
                 'geometry_msgs/msg/TransformStamped',
                 header=self._header(stamp_ns, parent),
                 child_frame_id=child,
-                transform=self._make(
+                transform=self.make(
                     'geometry_msgs/msg/Transform',
                     translation=self._vector('Vector3', T_parent_child[:3, 3]),
                     rotation=self._quaternion(T_parent_child),
@@ -120,7 +118,11 @@ class MessageFactory:
             )
             for parent, child, T_parent_child in transforms
         ]
-        return self._make('tf2_msgs/msg/TFMessage', transforms=stamped)
+        return self.make('tf2_msgs/msg/TFMessage', transforms=stamped)
+
+    def make(self, msgtype: str, **fields: Any) -> Any:
+        """Any message of the common interfaces from its fields, all of them."""
+        return self._store.types[msgtype](**fields)
 
     def serialize(self, msg: Any) -> memoryview:
         """CDR bytes of a message."""
@@ -155,7 +157,7 @@ class MessageFactory:
         data: np.ndarray,
         step: int,
     ) -> Any:
-        return self._make(
+        return self.make(
             'sensor_msgs/msg/Image',
             header=self._header(stamp_ns, frame_id),
             height=shape[0],
@@ -168,19 +170,16 @@ class MessageFactory:
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
         sec, nanosec = divmod(int(stamp_ns), 1_000_000_000)
-        stamp = self._make('builtin_interfaces/msg/Time', sec=sec, nanosec=nanosec)
-        return self._make('std_msgs/msg/Header', stamp=stamp, frame_id=frame_id)
+        stamp = self.make('builtin_interfaces/msg/Time', sec=sec, nanosec=nanosec)
+        return self.make('std_msgs/msg/Header', stamp=stamp, frame_id=frame_id)
 
     def _vector(self, name: str, xyz: np.ndarray) -> Any:
         x, y, z = (float(v) for v in xyz)
-        return self._make(f'geometry_msgs/msg/{name}', x=x, y=y, z=z)
+        return self.make(f'geometry_msgs/msg/{name}', x=x, y=y, z=z)
 
     def _quaternion(self, T: np.ndarray) -> Any:
         x, y, z, w = (float(v) for v in se3.quat_xyzw_from_matrix(T[:3, :3]))
-        return self._make('geometry_msgs/msg/Quaternion', x=x, y=y, z=z, w=w)
-
-    def _make(self, msgtype: str, **fields: Any) -> Any:
-        return self._store.types[msgtype](**fields)
+        return self.make('geometry_msgs/msg/Quaternion', x=x, y=y, z=z, w=w)
 
 
 def _qos_of(topic: str) -> Qos:

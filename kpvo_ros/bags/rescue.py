@@ -215,9 +215,9 @@ def _mend_sqlite(path: Path, scratch: Path) -> Path:
 
 def _copy_readable_rows(damaged: Path, salvaged: Path) -> None:
     """Copy tables row by row, each until the first page that is missing."""
-    # Text as bytes would lose its type, so damaged text is replaced, never refused.
     with closing(sqlite3.connect(damaged)) as old, closing(sqlite3.connect(salvaged)) as new:
         old.text_factory = lambda raw: raw.decode('utf-8', 'replace')
+        old.execute('PRAGMA writable_schema=ON')  # else a file shorter than its header is refused
         tables = "SELECT name, sql FROM sqlite_master WHERE type='table' AND sql IS NOT NULL"
         for name, sql in old.execute(tables).fetchall():
             if name.startswith('sqlite_'):

@@ -133,7 +133,7 @@ class Selection:
 
 
 class SelectionPicker:
-    """Applies a `Selection` to one pass of stamps."""
+    """Applies a `Selection` to one pass of stamps; the first image seen is time zero."""
 
     def __init__(self, selection: Selection) -> None:
         self._stride = selection.stride
@@ -144,11 +144,11 @@ class SelectionPicker:
         self._count = 0
 
     def in_window(self, stamp_ns: int) -> bool:
-        """Whether the stamp lies in the wanted time; the first image seen is time zero."""
-        if self._first_ns is None:
-            return self._start_ns == 0
-        elapsed_ns = stamp_ns - self._first_ns
-        return elapsed_ns >= self._start_ns and (self._end_ns is None or elapsed_ns < self._end_ns)
+        """Whether the stamp lies in the wanted time; stamps may jump back before time zero."""
+        elapsed_ns = 0 if self._first_ns is None else stamp_ns - self._first_ns
+        if self._start_ns and elapsed_ns < self._start_ns:
+            return False
+        return self._end_ns is None or elapsed_ns < self._end_ns
 
     def take_image(self, stamp_ns: int) -> bool:
         """Whether this image, the next one in order, is wanted."""

@@ -112,6 +112,12 @@ class KeyframeConfig:
     window: int = parameter(
         12, 'Keyframes whose points are searched in a new image.', low=2, high=200
     )
+    adjust_window: int = parameter(
+        8,
+        'Keyframes adjusted together after every new one; 2 switches the adjustment off.',
+        low=2,
+        high=50,
+    )
     restart_after_s: float = parameter(
         1.0,
         'After being lost this long a new map is made at the held pose; longer gives the robot '

@@ -315,7 +315,7 @@ class Camera:
 
 
 def _check_size(width: int, height: int) -> None:
-    if not (width > 0 and height > 0 and width == int(width) and height == int(height)):
+    if not all(size > 0 and float(size).is_integer() for size in (width, height)):
         raise GeometryError(f'image size {width}x{height} must be two positive whole numbers')
 
 

@@ -41,6 +41,18 @@ class Sights:
         return Sights(self.point[chosen], self.xy[chosen], self.ray[chosen])
 
 
+NO_SIGHTS = Sights(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros((0, 2)))
+_PER_POINT = (
+    'ray',
+    'rho',
+    'variance',
+    'descriptor',
+    'strikes',
+    'sensor_rho',
+    'sensor_information',
+)
+
+
 class LocalMap:
     """Keyframe poses and inverse-depth points in the odom frame.
 
@@ -51,6 +63,9 @@ class LocalMap:
         variance: (N,) float64 of `rho`, inf while unknown.
         descriptor: (N, D) as the extractor gave them.
         strikes: (N,) int64 how often in a row the point contradicted the pose.
+        sensor_rho: (N,) float64 inverse depth from depth readings alone.
+        sensor_information: (N,) float64 1 / variance of `sensor_rho`, 0 without a reading.
+        sights: one `Sights` per keyframe.
     """
 
     def __init__(self, descriptor_like: np.ndarray) -> None:
@@ -61,6 +76,9 @@ class LocalMap:
         self.variance = np.zeros(0)
         self.descriptor = np.zeros((0, *descriptor_like.shape[1:]), descriptor_like.dtype)
         self.strikes = np.zeros(0, np.int64)
+        self.sensor_rho = np.zeros(0)
+        self.sensor_information = np.zeros(0)
+        self.sights: list[Sights] = []
 
     def __len__(self) -> int:
         return len(self.anchor)
@@ -84,7 +102,8 @@ class LocalMap:
         return np.linalg.norm(slope, axis=1) * np.sqrt(self.variance[point])
 
     def add_keyframe(self, T_odom_camera: np.ndarray) -> int:
-        """Append a keyframe and return its row."""
+        """Append a keyframe without sights and return its row."""
+        self.sights.append(NO_SIGHTS)
         self.T_odom_keyframe = np.concatenate([self.T_odom_keyframe, T_odom_camera[None]])
         return len(self.T_odom_keyframe) - 1
 
@@ -106,6 +125,8 @@ class LocalMap:
         self.variance = np.concatenate([self.variance, np.full(count, np.inf)])
         self.descriptor = np.concatenate([self.descriptor, features.descriptor])
         self.strikes = np.concatenate([self.strikes, np.zeros(count, np.int64)])
+        self.sensor_rho = np.concatenate([self.sensor_rho, np.zeros(count)])
+        self.sensor_information = np.concatenate([self.sensor_information, np.zeros(count)])
         return np.arange(first, first + count)
 
     def triangulate(
@@ -155,6 +176,12 @@ class LocalMap:
         total = weight_old + weight_new
         self.rho[point] = (weight_old * old_rho[usable] + weight_new * rho[usable]) / total
         self.variance[point] = 1.0 / total
+        weight_old = self.sensor_information[point]
+        total = weight_old + weight_new
+        self.sensor_rho[point] = (
+            weight_old * self.sensor_rho[point] + weight_new * rho[usable]
+        ) / total
+        self.sensor_information[point] = total
 
     def rescale(self, factor: float, about: np.ndarray) -> None:
         """Stretch the whole map by `factor` about the position `about` (3,), which stays."""
@@ -162,6 +189,8 @@ class LocalMap:
         self.T_odom_keyframe[:, :3, 3] = about + factor * (position - about)
         self.rho /= factor
         self.variance /= factor**2
+        self.sensor_rho /= factor
+        self.sensor_information *= factor**2
 
     def move(self, T_new_old: np.ndarray) -> None:
         """Re-express the map in another odom frame: poses become T_new_old @ pose."""
@@ -179,8 +208,9 @@ class LocalMap:
         new_index[keep] = np.arange(int(keep.sum()))
         self.T_odom_keyframe = self.T_odom_keyframe[dropped:]
         self.anchor = self.anchor[keep] - dropped
-        for name in ('ray', 'rho', 'variance', 'descriptor', 'strikes'):
+        for name in _PER_POINT:
             setattr(self, name, getattr(self, name)[keep])
+        self.sights = [_renumbered(sights, new_index) for sights in self.sights[dropped:]]
         return new_index
 
     def _rays_seen_from(
@@ -235,6 +265,12 @@ class LocalMap:
         point = sights.point[good]
         self.rho[point] = rho[good]
         self.variance[point] = sigma_ray**2 / slope2[good]
+
+
+def _renumbered(sights: Sights, new_index: np.ndarray) -> Sights:
+    point = new_index[sights.point]
+    kept = point >= 0
+    return Sights(point[kept], sights.xy[kept], sights.ray[kept])
 
 
 def _homogeneous(ray: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.odometry.depth import read_depth
 from kpvo_ros.odometry.local_map import LocalMap, Sights
 from kpvo_ros.odometry.tracking import SIGHT_SIGMA_PX, Tracker, to_rays
+from kpvo_ros.odometry.window import adjust
 from kpvo_ros.types import Features, Frame
 
 MAX_STRIKES = 3  # contradictions in a row after which a point is dropped
@@ -53,7 +54,10 @@ class Mapper:
         room = max(0, self._config.frontend.max_keypoints - len(sights))
         chosen = np.flatnonzero(fresh)[:room]
         added = self._add(frame, _pick(features, chosen), T_odom_camera)
-        return self._prune(concatenate(sights, added))
+        sights = concatenate(sights, added)
+        self.map.sights[-1] = sights
+        adjust(self.map, self._config.keyframes.adjust_window, SIGHT_SIGMA_PX / frame.camera.fx)
+        return self._prune(sights)
 
     def measure(self, frame: Frame, sights: Sights, T_odom_camera: np.ndarray) -> None:
         """Fold sights from a known pose, and depth readings there, into the map."""
@@ -99,6 +103,7 @@ class Mapper:
         keyframe = self.map.add_keyframe(T_odom_camera)
         point = self.map.add_points(keyframe, ray, features)
         sights = Sights(point, features.xy, ray)
+        self.map.sights[-1] = sights
         self._fuse_depth(frame, sights, T_odom_camera)
         return sights
 

@@ -68,6 +68,10 @@ class MotionState:
         self.T_odom_camera = self._T_measured = T_odom_camera
         self.stamp_ns = self.measured_ns = stamp_ns
 
+    def adjust(self, T_odom_camera: np.ndarray) -> None:
+        """Replace the newest pose by a better one of the same instant."""
+        self.T_odom_camera = self._T_measured = T_odom_camera
+
     def set_reference(self) -> None:
         """The newest pose became a keyframe: later poses inherit its covariance."""
         self._T_reference, self._reference_covariance = self.T_odom_camera, self.covariance

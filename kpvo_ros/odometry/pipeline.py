@@ -21,12 +21,12 @@ from kpvo_ros.geometry import se3
 from kpvo_ros.odometry.bootstrap import relative_pose
 from kpvo_ros.odometry.estimate import EstimateBuilder
 from kpvo_ros.odometry.keyframes import KeyframePolicy
-from kpvo_ros.odometry.local_map import Sights
+from kpvo_ros.odometry.local_map import NO_SIGHTS, Sights
 from kpvo_ros.odometry.mapper import Mapper
 from kpvo_ros.odometry.motion import MotionState
 from kpvo_ros.odometry.scale import load_scale
 from kpvo_ros.odometry.stopwatch import Stopwatch
-from kpvo_ros.odometry.tracking import NO_SIGHTS, Pose, Tracker
+from kpvo_ros.odometry.tracking import Pose, Tracker
 from kpvo_ros.types import BadFrame, Features, Frame, OdometryEstimate, Status, WheelOdometry
 
 STAGES = ('decode', 'track', 'start', 'solve', 'search', 'keyframe')  # of OdometryEstimate.stage_ms
@@ -176,6 +176,8 @@ class Odometry:
         self._motion.measure(frame.stamp_ns, self._motion.T_odom_camera, np.zeros((6, 6)))
         self._motion.set_reference()
         self._policy.begin(sights)
+        self._scale.restart()
+        self._correct_scale(frame)
         self._sights = sights
         self._support = self._mapper.map.has_depth[sights.point]
         self._judge(frame)
@@ -209,16 +211,17 @@ class Odometry:
         self._motion.measure(frame.stamp_ns, pose.T_odom_camera, pose.covariance)
         sights, self._support = sights[~contradicts], pose.inlier[~contradicts]
         self._sights = sights
+        self._correct_scale(frame)
         self._judge(frame)
         if not self._policy.wants(sights, frame.camera.width):
             self._mapper.measure_new(frame, sights, pose.T_odom_camera)
             return False
         self._sights = self._mapper.add_keyframe(
-            frame, self._extract(frame), sights, pose.T_odom_camera
+            frame, self._extract(frame), sights, self._motion.T_odom_camera
         )
+        self._motion.adjust(self._mapper.map.T_odom_keyframe[-1])
         self._motion.set_reference()
         self._policy.begin(self._sights)
-        self._correct_scale(frame)
         return True
 
     def _doubt(self, frame: Frame, pose: Pose | None) -> str:
@@ -265,7 +268,7 @@ class Odometry:
 
     def _correct_scale(self, frame: Frame) -> None:
         """Stretch the map about the camera, so that the pose does not jump."""
-        factor = self._scale.factor(frame, self._mapper.map, self._motion, self._sights)
+        factor = self._scale.factor(frame, self._motion.T_odom_camera)
         if factor != 1.0:
             self._mapper.map.rescale(factor, self._motion.T_odom_camera[:3, 3])
             self._motion.rescale(factor)

@@ -1,30 +1,166 @@
-"""Where metres come from."""
+"""Where metres come from: four sources behind one interface, so that no caller asks which.
+
+A monocular map has an arbitrary unit. At every keyframe a source says by which factor the map
+must be stretched to be metric; the pipeline stretches it about the camera, so no pose jumps.
+"""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
 from kpvo_ros.config.runtime import ScaleConfig
+from kpvo_ros.errors import OdometryError
+from kpvo_ros.odometry.ground import GroundPlane
+from kpvo_ros.odometry.wheel import WheelLog
+from kpvo_ros.types import Frame, WheelOdometry
+
+MAX_STEP = 0.03  # relative change a keyframe may bring once the scale is known
+
+
+class ScaleSource(Protocol):
+    """What the pipeline asks of a source of metres.
+
+    Attributes:
+        needs_depth: map points take their depth from depth images; no map without one.
+        promises_metres: the user asked for metric poses.
+        is_metric: the map is metric now.
+        problem: why it is not, or why the scale could not be measured lately; '' when all is well.
+        relative_sigma: standard deviation of the scale, relative.
+    """
+
+    needs_depth: bool
+    promises_metres: bool
+    is_metric: bool
+    problem: str
+    relative_sigma: float
+
+    def offer_wheel(self, wheel: WheelOdometry) -> None:
+        """Take a pose of the wheel odometry."""
+
+    def restart(self) -> None:
+        """A new map begins; its unit is unknown again."""
+
+    def factor(self, frame: Frame, T_odom_camera: np.ndarray) -> float:
+        """By how much to stretch the map (about the camera) with this frame."""
 
 
 class NoScale:
+    """Poses in an arbitrary unit."""
+
     needs_depth = False
-    is_metric = False
     promises_metres = False
+    is_metric = False
     problem = ''
     relative_sigma = 0.0
 
-    def offer_wheel(self, wheel):
-        pass
+    def offer_wheel(self, wheel: WheelOdometry) -> None:
+        """Not used."""
 
-    def factor(self, frame, local_map, motion, sights):
+    def restart(self) -> None:
+        """Nothing to forget."""
+
+    def factor(self, frame: Frame, T_odom_camera: np.ndarray) -> float:
+        """Never stretches."""
         return 1.0
 
 
 class DepthScale(NoScale):
+    """Depth images make the map metric from its first point on."""
+
     needs_depth = True
+    promises_metres = True
     is_metric = True
 
+    def __init__(self, config: ScaleConfig) -> None:
+        # A bias common to all readings (calibration of the sensor) does not average out.
+        self.relative_sigma = config.depth_sigma / 2
 
-def load_scale(config: ScaleConfig):
-    return DepthScale() if config.source == 'depth' else NoScale()
+
+class CameraHeightScale(NoScale):
+    """The camera's height over the floor is known; the floor is measured in map units."""
+
+    promises_metres = True
+
+    def __init__(self, config: ScaleConfig) -> None:
+        if config.camera_height_m <= 0:
+            raise OdometryError(
+                'scale.source=camera_height needs scale.camera_height_m > 0: '
+                'measure from the floor to the lens'
+            )
+        self._height_m = config.camera_height_m
+        self._pitch_rad = float(np.deg2rad(config.camera_pitch_deg))
+        self.restart()
+
+    def restart(self) -> None:
+        """See `ScaleSource.restart`."""
+        self._ground = GroundPlane(self._pitch_rad)
+        self.is_metric = False
+        self.problem = 'scale unknown until the floor is seen'
+        self.relative_sigma = 1.0
+
+    def factor(self, frame: Frame, T_odom_camera: np.ndarray) -> float:
+        """See `ScaleSource.factor`."""
+        problem = self._ground.update(frame.gray, T_odom_camera, frame.camera)
+        if problem is not None:
+            self.problem = problem
+        if problem != '':
+            return 1.0
+        factor = _bounded(self._height_m / self._ground.height, self.is_metric)
+        self._ground.rescale(factor)
+        self.relative_sigma = self._ground.relative_sigma
+        self.is_metric = True
+        return factor
+
+
+class WheelScale(NoScale):
+    """Distances of a wheel odometry against the same distances in the map."""
+
+    promises_metres = True
+
+    def __init__(self) -> None:
+        self._wheel = WheelLog()
+        self.restart()
+
+    def restart(self) -> None:
+        """See `ScaleSource.restart`."""
+        self._wheel.forget_pairs()
+        self.is_metric = False
+        self.problem = 'scale unknown until the wheels have moved'
+        self.relative_sigma = 1.0
+
+    def offer_wheel(self, wheel: WheelOdometry) -> None:
+        """See `ScaleSource.offer_wheel`."""
+        self._wheel.add(wheel)
+
+    def factor(self, frame: Frame, T_odom_camera: np.ndarray) -> float:
+        """See `ScaleSource.factor`."""
+        self.problem = self._wheel.pair(frame.stamp_ns, T_odom_camera)
+        ratio, sigma = self._wheel.ratio()
+        if ratio is None:
+            return 1.0
+        factor = _bounded(ratio, self.is_metric)
+        self._wheel.rescale(factor)
+        self.relative_sigma, self.is_metric = sigma, True
+        return factor
+
+
+def load_scale(config: ScaleConfig) -> ScaleSource:
+    """The source that `config.source` names.
+
+    Raises:
+        OdometryError: something the source needs is not configured.
+    """
+    if config.source == 'depth':
+        return DepthScale(config)
+    if config.source == 'camera_height':
+        return CameraHeightScale(config)
+    if config.source == 'wheel':
+        return WheelScale()
+    return NoScale()
+
+
+def _bounded(factor: float, is_metric: bool) -> float:
+    """The first factor is taken whole; later ones only correct drift, gently."""
+    return float(np.clip(factor, 1 - MAX_STEP, 1 + MAX_STEP)) if is_metric else float(factor)

@@ -21,7 +21,6 @@ from kpvo_ros.odometry.local_map import LocalMap, Sights
 from kpvo_ros.types import Features
 
 SIGHT_SIGMA_PX = 0.7  # standard deviation of one sight in the image
-NO_SIGHTS = Sights(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros((0, 2)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 import sys
 import threading
+import time
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -67,6 +68,7 @@ class VoNode(ImageNode):
         self._mount: CameraMount | None = None
         self._publisher: VoPublisher | None = None
         self._last_estimate: OdometryEstimate | None = None
+        self._last_status: DiagnosticStatus | None = None
         self._depths = DepthBuffer()
         self._wheels: deque[OdometryMessage] = deque(maxlen=_WHEEL_QUEUE)
         self._trajectory = TrajectoryLog()
@@ -87,6 +89,7 @@ class VoNode(ImageNode):
                 self.monitor.count('waiting', 'no transform base <- camera yet')
                 return
             self._offer_wheels(odometry)
+            started_s = time.perf_counter()
             if isinstance(frame, BadFrame):
                 self.count_bad(frame.reason)
                 estimate = odometry.skip(frame)
@@ -96,8 +99,10 @@ class VoNode(ImageNode):
             if config.node.two_d_mode:
                 estimate = project_to_plane(estimate)
             self._remember(estimate)
+        step_ms = (time.perf_counter() - started_s) * 1e3
+        self._last_status = odometry_status(self.get_name(), estimate, step_ms)
         assert self._publisher is not None
-        self._publisher.publish(frame, estimate, config)
+        self._publisher.publish(frame, estimate, self._last_status, config)
 
     def _frame(
         self, message: Any, stamp_ns: int, camera: Camera, config: VoConfig
@@ -157,6 +162,7 @@ class VoNode(ImageNode):
         self._odometry = None
         self._start_pose = None
         self._last_estimate = None
+        self._last_status = None
         self._trajectory.begin_segment()
         if self._mount is not None:
             self._mount.close()
@@ -199,8 +205,7 @@ class VoNode(ImageNode):
 
     def statuses(self) -> Iterable[DiagnosticStatus]:
         """State of the odometry."""
-        estimate = self._last_estimate
-        return [] if estimate is None else [odometry_status(self.get_name(), estimate)]
+        return [] if self._last_status is None else [self._last_status]
 
     # ------------------------------------------------------------------------ services, topics
 

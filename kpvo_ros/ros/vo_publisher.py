@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry as OdometryMessage
 from rclpy.publisher import Publisher
@@ -12,7 +12,6 @@ from tf2_ros import TransformBroadcaster
 from kpvo_ros.config.runtime import VoConfig
 from kpvo_ros.frontend.drawing import draw_features
 from kpvo_ros.ros import convert
-from kpvo_ros.ros.diagnostics import odometry_status
 from kpvo_ros.ros.node_base import SENSOR_QOS, ImageNode
 from kpvo_ros.types import BadFrame, Frame, OdometryEstimate
 
@@ -40,9 +39,13 @@ class VoPublisher:
             self._debug = node.publish_on(Image, 'debug_image', SENSOR_QOS)
 
     def publish(
-        self, frame: Frame | BadFrame, estimate: OdometryEstimate, config: VoConfig
+        self,
+        frame: Frame | BadFrame,
+        estimate: OdometryEstimate,
+        status: DiagnosticStatus,
+        config: VoConfig,
     ) -> None:
-        """Publish one estimate; `config` as it is at this moment."""
+        """Publish one estimate and its status; `config` as it is at this moment."""
         frames, stamp_ns = self._frames, estimate.stamp_ns
         self._odom.publish(
             convert.odometry_message(estimate, frames.odom_frame, frames.base_frame)
@@ -54,7 +57,6 @@ class VoPublisher:
                 convert.pose_message(stamp_ns, estimate.T_odom_camera, frames.odom_frame)
             )
         if self._is_wanted(self._status):
-            status = odometry_status(self._node.get_name(), estimate)
             header = convert.header_of(stamp_ns, frames.odom_frame)
             self._status.publish(DiagnosticArray(header=header, status=[status]))
         if isinstance(frame, Frame):

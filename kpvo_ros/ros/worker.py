@@ -7,10 +7,12 @@ slot, and an item nobody took is replaced. The thread that offers items only sto
 from __future__ import annotations
 
 from collections.abc import Callable
+import logging
 import threading
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
+_log = logging.getLogger(__name__)
 
 
 class LatestWorker(Generic[Item]):
@@ -96,5 +98,11 @@ class LatestWorker(Generic[Item]):
             assert item is not None
             try:
                 self._handle(item)
-            except Exception as error:  # one bad item must not end the node
-                self._on_error(error)
+            except Exception as error:  # one bad item must not end the thread
+                self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        try:
+            self._on_error(error)
+        except Exception:  # nor must a reporter that fails
+            _log.exception('an error of the worker could not be reported')

@@ -15,7 +15,7 @@ from kpvo_ros.synthetic.rays import RayGrid
 from kpvo_ros.synthetic.world import World
 
 NEAR_M = 0.05  # nothing closer than this is drawn
-_MAX_LAMPS = 6
+_MAX_LAMPS = 8
 _CORNERS = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
 _EDGES = torch.tensor(
     [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b) in (1, 2, 4)]
@@ -120,5 +120,7 @@ def _nearest_lamps(world: World, centre: torch.Tensor) -> tuple[torch.Tensor, to
     position = torch.tensor([lamp.position for lamp in lamps], **options).reshape(-1, 3)
     power = torch.tensor([lamp.power for lamp in lamps], **options).reshape(-1, 3)
     distance = (position[None] - centre[:, None]).norm(dim=-1)
+    if world.lighting.sun_direction is None and lamps:
+        distance[:, 0] = -1.0
     nearest = distance.argsort(dim=-1, stable=True)[:, :_MAX_LAMPS]
     return position[nearest], power[nearest]

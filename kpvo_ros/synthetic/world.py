@@ -111,7 +111,8 @@ class World:
         texture: (N,) int64 into the atlas.
         uv_scale: (N, 3) float32 texture repeats for each unit of the primitive's cube.
         uv_offset: (N, 3) float32 shift of the texture.
-        tint: (3, N) float32 colour in linear light by which the texture is multiplied.
+        metres_per_repeat: (N,) float32, size of one repeat of the texture.
+        tint: (N, 3) float32 colour in linear light by which the texture is multiplied.
         casts_shadow: (N,) bool.
         motions: displacements of moving objects.
         landmarks: the landmark panels.
@@ -127,6 +128,7 @@ class World:
     texture: torch.Tensor
     uv_scale: torch.Tensor
     uv_offset: torch.Tensor
+    metres_per_repeat: torch.Tensor
     tint: torch.Tensor
     casts_shadow: torch.Tensor
     motions: tuple[Motion, ...]

@@ -303,6 +303,7 @@ def test_an_unknown_model_is_refused_by_name():
         ({'width': 0}, '0x480'),
         ({'height': -3}, '640x-3'),
         ({'width': 1.5}, '1.5x480'),
+        ({'width': float('inf')}, 'infx480'),
         ({'distortion': (0.1,)}, 'needs 0 coefficients, got 1'),
         ({'model': DistortionModel.PLUMB_BOB, 'distortion': (0.1, 0.2)}, 'needs 5'),
         ({'model': DistortionModel.PLUMB_BOB, 'distortion': (0.1,) * 8}, 'needs 5'),

@@ -41,7 +41,7 @@ def test_fundamental_is_the_one_opencv_finds():
     _, xy0, xy1 = two_views()
     F = epipolar.fundamental(T_1_0, CAMERA0.K, CAMERA1.K)
     found, _ = cv2.findFundamentalMat(xy0, xy1, cv2.FM_8POINT)
-    np.testing.assert_allclose(F / F[2, 2], found / found[2, 2], rtol=1e-6)
+    np.testing.assert_allclose(F / F[2, 2], found / found[2, 2], rtol=1e-4)
 
 
 def test_a_pixel_moved_off_its_line_has_that_distance():

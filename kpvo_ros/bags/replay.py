@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 import dataclasses
+import logging
 from pathlib import Path
 import resource
 import time
@@ -27,6 +28,8 @@ from kpvo_ros.types import BadFrame, Frame, OdometryEstimate, Status, WheelOdome
 
 Observer = Callable[[Frame, OdometryEstimate], None]
 Progress = Callable[[int, 'int | None'], None]
+_log = logging.getLogger(__name__)
+_JUMP_NS = 1_000_000_000  # a stamp further back than this is another run, not a late image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +43,15 @@ class ReplaySummary:
         poses: images with a measured pose.
         tracked_percent: poses / frames.
         path_length_m: length of the estimated path (map units without a scale source).
-        duration_s: time between the first and last image.
+        duration_s: time between the earliest and latest image.
         wall_s: computing time, decoding included.
         fps: frames / wall_s.
         status: frames per status.
         keyframes: how many were made.
         stage_ms: {stage: {median, p95}} over the frames where the stage ran.
         peak_memory_mb: of the process.
-        notes: remarks of the recording.
+        interrupted: whether somebody stopped it before the end.
+        notes: remarks of the recording and of the run.
         config: every parameter.
     """
 
@@ -64,6 +68,7 @@ class ReplaySummary:
     keyframes: int
     stage_ms: dict[str, dict[str, float]]
     peak_memory_mb: float
+    interrupted: bool
     notes: tuple[str, ...]
     config: dict[str, Any]
 
@@ -88,8 +93,11 @@ def replay(
     *,
     observers: tuple[Observer, ...] = (),
     progress: Progress | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> ReplaySummary:
     """Run the odometry over a source and record the run.
+
+    However the run ends, what was recorded stays and the summary is written.
 
     Args:
         source: the recording.
@@ -97,6 +105,7 @@ def replay(
         out_dir: folder of the run (`run_folder.RunFolder`).
         observers: called with every frame and its estimate, e.g. a viewer.
         progress: called with (frames done, frames in all or None).
+        should_stop: asked before every frame; True ends the run as if the recording ended.
 
     Returns:
         The summary, which is also in summary.json.
@@ -108,32 +117,63 @@ def replay(
     T_base_camera = source.extrinsics()
     if T_base_camera is None:
         T_base_camera = extrinsics_from(config.frames)
-    odometry = Odometry(config, T_base_camera)
-    tally = _Tally()
+    run = _Run(Odometry(config, T_base_camera), observers)
     with RunFolder(out_dir, STAGES) as folder:
-        for record, decode_ms in _timed(source.records()):
-            if isinstance(record, WheelOdometry):
-                odometry.offer_wheel(record)
-            elif isinstance(record, BadFrame):
-                odometry.skip(record)
-                folder.add_bad(record)
-                tally.add_bad(record)
-            else:
-                start = time.perf_counter()
-                estimate = odometry.step(record)
-                total_ms = (time.perf_counter() - start) * 1e3
-                estimate.stage_ms['decode'] = decode_ms
-                folder.add(estimate, total_ms)
-                tally.add(estimate, total_ms)
-                for observe in observers:
-                    observe(record, estimate)
-            if progress:
-                progress(tally.frames, source.info.n_frames)
-        if not tally.frames:
-            raise BagError(f'{source.info.name}: not one image in it; check the image topic')
-        summary = tally.summary(source, config)
-        folder.write_summary(dataclasses.asdict(summary))
+        try:
+            for record, decode_ms in _timed(source.records()):
+                if should_stop():
+                    run.tally.interrupted = True
+                    break
+                run.take(record, decode_ms, folder)
+                if progress:
+                    progress(run.tally.frames, source.info.n_frames)
+        except BaseException:
+            run.tally.interrupted = True
+            raise
+        finally:
+            summary = run.tally.summary(source, config, folder.parts)
+            folder.write_summary(dataclasses.asdict(summary))
+    if not summary.frames and not summary.interrupted:
+        raise BagError(f'{source.info.name}: not one image in it; check the image topic')
     return summary
+
+
+class _Run:
+    """The odometry at work, and what is known about it so far."""
+
+    def __init__(self, odometry: Odometry, observers: tuple[Observer, ...]) -> None:
+        self.tally = _Tally()
+        self._odometry = odometry
+        self._observers = observers
+        self._last_ns: int | None = None
+
+    def take(self, record: Record, decode_ms: float, folder: RunFolder) -> None:
+        """Hand one record to the odometry and write down the answer."""
+        if isinstance(record, WheelOdometry):
+            self._odometry.offer_wheel(record)
+            return
+        if self._is_repeated(record):
+            record = BadFrame(record.stamp_ns, 'stamp is not newer than the one before: left out')
+        if isinstance(record, BadFrame):
+            self._odometry.skip(record)
+            folder.add_bad(record)
+            self.tally.add_bad()
+            return
+        start = time.perf_counter()
+        estimate = self._odometry.step(record)
+        total_ms = (time.perf_counter() - start) * 1e3
+        estimate.stage_ms['decode'] = decode_ms
+        folder.add(estimate, total_ms)
+        self.tally.add(estimate, total_ms)
+        for observe in self._observers:
+            observe(record, estimate)
+
+    def _is_repeated(self, record: Frame | BadFrame) -> bool:
+        last_ns = self._last_ns
+        if last_ns is not None and last_ns - _JUMP_NS <= record.stamp_ns <= last_ns:
+            return True
+        self._last_ns = record.stamp_ns
+        return False
 
 
 def _timed(records: Iterator[Record]) -> Iterator[tuple[Record, float]]:
@@ -157,12 +197,15 @@ class _Tally:
         self._length = 0.0
         self._last_position: np.ndarray | None = None
         self._start = time.perf_counter()
+        self.interrupted = False
 
-    def add_bad(self, bad: BadFrame) -> None:
+    def add_bad(self) -> None:
+        """Count a frame that could not be used."""
         self.frames += 1
         self._bad += 1
 
     def add(self, estimate: OdometryEstimate, total_ms: float) -> None:
+        """Count a frame that was given to the odometry."""
         self.frames += 1
         self._stamps_ns.append(estimate.stamp_ns)
         self._status[estimate.status.value] += 1
@@ -177,7 +220,14 @@ class _Tally:
                 self._length += float(np.linalg.norm(position - self._last_position))
             self._last_position = position
 
-    def summary(self, source: Source, config: VoConfig) -> ReplaySummary:
+    def summary(self, source: Source, config: VoConfig, parts: int) -> ReplaySummary:
+        """All numbers so far."""
+        notes = source.info.notes
+        if parts > 1:
+            files = 'trajectory_tum_2.txt' + (' and following' if parts > 2 else '')
+            jumps = f'time jumped back {parts - 1} time(s): poses from then on are in {files}'
+            notes += (jumps,)
+            _log.warning('%s: %s', source.info.name, jumps)
         wall_s = time.perf_counter() - self._start
         stamps = self._stamps_ns or [0]
         return ReplaySummary(
@@ -185,7 +235,7 @@ class _Tally:
             frames=self.frames,
             bad_frames=self._bad,
             poses=self._poses,
-            tracked_percent=100.0 * self._poses / self.frames,
+            tracked_percent=100.0 * self._poses / max(1, self.frames),
             path_length_m=self._length,
             duration_s=(max(stamps) - min(stamps)) * 1e-9,
             wall_s=wall_s,
@@ -194,7 +244,8 @@ class _Tally:
             keyframes=self._keyframes,
             stage_ms={'total': _quantiles([]), **{k: _quantiles(v) for k, v in self._ms.items()}},
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            notes=source.info.notes,
+            interrupted=self.interrupted,
+            notes=notes,
             config=to_nested(config),
         )
 

@@ -1,12 +1,15 @@
 """The folder a run writes into: trajectory, states and summary, line by line.
 
 Every line is flushed when it is written, so a crash or a power cut loses at most one frame. A
-folder that already holds a run is moved aside, never overwritten.
+folder that already holds a run is moved aside, never overwritten. Stamps of a trajectory file
+strictly increase: where time jumps back (a looped bag), the next part goes to
+trajectory_tum_2.txt and so on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import csv
 import json
 from pathlib import Path
@@ -35,60 +38,87 @@ class RunFolder:
     def __init__(self, path: Path, stages: Sequence[str]) -> None:
         self.path = path
         self.moved_to = _move_aside(path)
+        self.parts = 1
         self._stages = tuple(stages)
-        try:
+        self._last_pose_ns: int | None = None
+        with self._writing():
             path.mkdir(parents=True, exist_ok=True)
             self._trajectory: TextIO = (path / TRAJECTORY_FILE).open('w', encoding='utf-8')
             self._states: TextIO = (path / STATES_FILE).open('w', encoding='utf-8', newline='')
-        except OSError as error:
-            raise BagError(f'{path}: cannot be written ({error}); choose another --out') from None
+            self._trajectory.write(_HEADER)
         self._rows = csv.writer(self._states)
-        self._trajectory.write(_HEADER)
         columns = ['stamp_ns', 'status', 'reason', 'inliers', 'keyframe', 'scale', 'scale_sigma']
         self._rows.writerow(columns + [f'{stage}_ms' for stage in stages] + ['total_ms'])
 
     def add(self, estimate: OdometryEstimate, total_ms: float) -> None:
         """Record the answer to one frame."""
-        if estimate.has_pose:
-            self._trajectory.write(tum_line(estimate.stamp_ns, estimate.T_odom_camera) + '\n')
-            self._trajectory.flush()
         times = [f'{estimate.stage_ms.get(stage, 0.0):.3f}' for stage in self._stages]
-        self._rows.writerow(
-            [
-                estimate.stamp_ns,
-                estimate.status.value,
-                estimate.reason,
-                estimate.inliers,
-                int(estimate.is_keyframe),
-                f'{estimate.scale:.6f}',
-                f'{estimate.scale_sigma:.6f}',
-                *times,
-                f'{total_ms:.3f}',
-            ]
-        )
-        self._states.flush()
+        row = [
+            estimate.stamp_ns,
+            estimate.status.value,
+            estimate.reason,
+            estimate.inliers,
+            int(estimate.is_keyframe),
+            f'{estimate.scale:.6f}',
+            f'{estimate.scale_sigma:.6f}',
+            *times,
+            f'{total_ms:.3f}',
+        ]
+        with self._writing():
+            if estimate.has_pose:
+                self._write_pose(estimate)
+            self._write_row(row)
 
     def add_bad(self, bad: BadFrame) -> None:
         """Record a frame that could not be used."""
         empty = [''] * (5 + len(self._stages))
-        self._rows.writerow([bad.stamp_ns, BAD, bad.reason, *empty])
-        self._states.flush()
+        with self._writing():
+            self._write_row([bad.stamp_ns, BAD, bad.reason, *empty])
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
         text = json.dumps(summary, indent=2) + '\n'
-        (self.path / SUMMARY_FILE).write_text(text, encoding='utf-8')
+        with self._writing():
+            (self.path / SUMMARY_FILE).write_text(text, encoding='utf-8')
 
     def close(self) -> None:
         """Close the files."""
-        self._trajectory.close()
-        self._states.close()
+        with contextlib.suppress(OSError):  # a full disk was reported by the line that hit it
+            self._trajectory.close()
+        with contextlib.suppress(OSError):
+            self._states.close()
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _write_pose(self, estimate: OdometryEstimate) -> None:
+        last_ns, self._last_pose_ns = self._last_pose_ns, estimate.stamp_ns
+        if last_ns is not None and estimate.stamp_ns <= last_ns:
+            self._trajectory.close()
+            self.parts += 1
+            path = self.path / TRAJECTORY_FILE
+            path = path.with_name(f'{path.stem}_{self.parts}{path.suffix}')
+            self._trajectory = path.open('w', encoding='utf-8')
+            self._trajectory.write(_HEADER)
+        self._trajectory.write(tum_line(estimate.stamp_ns, estimate.T_odom_camera))
+        self._trajectory.flush()
+
+    def _write_row(self, row: list[Any]) -> None:
+        self._rows.writerow(row)
+        self._states.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BagError(
+                f'{self.path}: cannot be written ({error.strerror}); free the disk or choose '
+                'another --out'
+            ) from None
 
 
 def _move_aside(path: Path) -> Path | None:

@@ -6,7 +6,10 @@ import argparse
 from collections.abc import Callable, Iterator
 import contextlib
 from pathlib import Path
+import signal
 import sys
+import threading
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,6 +67,31 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
             bar.update(done - bar.n)
 
         yield update
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM ask for an end between two frames; a second one does not wait.
+
+    Yields the function that tells whether the end was asked for.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals there
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print('\nstopping after this frame', file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def print_table(title: str, rows: list[tuple[str, str]]) -> None:

@@ -21,7 +21,7 @@ COMMANDS = ('demo', 'replay', 'evaluate', 'convert', 'params', 'doctor', 'bench'
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 good, 1 known error, 2 wrong usage)."""
-    args = build_parser().parse_args(argv)
+    args = parse(argv)
     level = logging.DEBUG if args.verbose else logging.WARNING
     logging.basicConfig(format='%(levelname)s: %(message)s', level=level, stream=sys.stderr)
     try:
@@ -35,6 +35,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away: nothing to tell anybody
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; `key=value` words may stand anywhere among the options."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    # argparse gives all words of a command to the first place where one may stand.
+    words = [word for word in rest if '=' in word and not word.startswith('-')]
+    strange = [word for word in rest if word not in words]
+    if strange or (words and not hasattr(args, 'words')):
+        parser.error(f'unrecognized arguments: {" ".join(strange or words)}')
+    if words:
+        args.words = [*args.words, *words]
+    return args
 
 
 def build_parser() -> argparse.ArgumentParser:

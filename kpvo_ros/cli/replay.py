@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 import sys
 from typing import TYPE_CHECKING
 
-from kpvo_ros.cli.common import add_source_arguments, open_source_of, print_table, progress_bar
+from kpvo_ros.cli.common import (
+    add_source_arguments,
+    open_source_of,
+    print_table,
+    progress_bar,
+    stop_on_signals,
+)
+from kpvo_ros.errors import EvaluationError
 
 if TYPE_CHECKING:
+    from kpvo_ros.bags.replay import ReplaySummary
     from kpvo_ros.bags.source import Source
     from kpvo_ros.config.runtime import VoConfig
+    from kpvo_ros.types import Trajectory
 
 HELP = 'run the odometry over a bag, folder or video and write trajectory, states and report'
+INTERRUPTED = 130  # the exit code of a shell for a program ended by Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,26 +45,80 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay, then report; with ground truth beside the source, evaluate too."""
+    """Replay, then report; with ground truth in the source, evaluate too."""
     from kpvo_ros.bags.replay import replay
     from kpvo_ros.cli.snapshot import Snapshot
-    from kpvo_ros.evaluation.report import evaluate_run, report_run
 
     with open_source_of(args) as source:
         config = _configuration(args, source)
         snapshot = Snapshot(args.out, source.info.n_frames)
         observers = (snapshot, *_viewers(args))
-        with progress_bar(f'replay {source.info.name}') as progress:
-            summary = replay(source, config, args.out, observers=observers, progress=progress)
-        snapshot.write()
+        with progress_bar(f'replay {source.info.name}') as progress, stop_on_signals() as stop:
+            summary = replay(
+                source,
+                config,
+                args.out,
+                observers=observers,
+                progress=progress,
+                should_stop=stop,
+            )
         truth = source.ground_truth()
-    rows = summary.rows()
-    if truth is not None and summary.poses > 2:
-        rows += evaluate_run(args.out, truth).rows()
-    else:
-        report_run(args.out)
+    if not summary.poses:
+        print(_why_no_pose(summary, args.out), file=sys.stderr)
+        return INTERRUPTED if summary.interrupted else 1
+    rows = summary.rows() + score(args.out, truth, summary)
+    snapshot.add_to_report()
     print_table(f'{summary.source}: {args.out / "report.md"}', rows)
-    return 0 if summary.poses else 1
+    if summary.interrupted:
+        print(f'stopped after {summary.frames} frames', file=sys.stderr)
+    return INTERRUPTED if summary.interrupted else 0
+
+
+def score(
+    run_dir: Path, truth: Trajectory | None, summary: ReplaySummary
+) -> list[tuple[str, str]]:
+    """Evaluate as far as the motion allows, else only report.
+
+    A run without metric scale is fitted with scale; one that does not move, or that is too short
+    for a fit, is laid on the truth by its first pose.
+
+    Returns:
+        Rows for the table; none without ground truth.
+    """
+    from kpvo_ros.evaluation.alignment import Alignment
+    from kpvo_ros.evaluation.report import evaluate_run, report_run
+
+    if truth is None:
+        report_run(run_dir)
+        return []
+    metric = summary.config['scale']['source'] != 'none'
+    reason = ''
+    for alignment in (Alignment.SE3 if metric else Alignment.SIM3, Alignment.ORIGIN):
+        try:
+            rows = evaluate_run(run_dir, truth, alignment).rows()
+        except EvaluationError as error:
+            reason = str(error)
+            continue
+        if reason:
+            print(f'note: aligned by the first pose, because {reason}', file=sys.stderr)
+        return [row for row in rows if row[0] not in ('frames', 'tracked')]
+    print(f'note: not evaluated, because {reason}', file=sys.stderr)
+    report_run(run_dir)
+    return []
+
+
+def _why_no_pose(summary: ReplaySummary, run_dir: Path) -> str:
+    """One line for a run that never had a pose."""
+    from kpvo_ros.evaluation.report import STATES_FILE
+    from kpvo_ros.evaluation.states import read_states
+
+    states_path = run_dir / STATES_FILE
+    reasons = Counter(reason for reason in read_states(states_path).reason if reason)
+    why = f' (mostly: {reasons.most_common(1)[0][0]})' if reasons else ''
+    return (
+        f'no pose in {summary.frames} frames{why}; see {states_path}, and check the recording '
+        'with kpvo doctor'
+    )
 
 
 def _configuration(args: argparse.Namespace, source: Source) -> VoConfig:

@@ -49,6 +49,12 @@ class TrackingConfig:
     flow_window_px: int = parameter(
         21, 'Side of the optical-flow patch; enlarge for blurred images.', low=5, high=63
     )
+    flow_refine_px: int = parameter(
+        11,
+        'Side of the patch that refines the result; small patches follow depth edges and zoom.',
+        low=5,
+        high=63,
+    )
     flow_levels: int = parameter(
         4, 'Pyramid levels of the optical flow; more allow faster image motion.', low=0, high=8
     )

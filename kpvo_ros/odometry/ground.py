@@ -29,8 +29,8 @@ GOOD_BASELINE = 0.4  # motion between two views that is waited for, in camera he
 MAX_SIGMA = 0.15  # relative, of a height from two views; less certain ones wait for more motion
 SEARCH = (0.3, 30.0, 60)  # heights tried first: from, to (in baselines), how many
 NORMAL_SIGMA_RAD = np.deg2rad(2.0)  # prior knowledge of pitch and roll
-NORMAL_WALK_RAD = np.deg2rad(0.2)  # how much they change from keyframe to keyframe
-HEIGHT_WALK = 0.01  # relative change of h from keyframe to keyframe (drift of the map's unit)
+NORMAL_WALK_RAD = np.deg2rad(0.05)  # how much they change from keyframe to keyframe
+HEIGHT_WALK = 0.005  # relative change of h from keyframe to keyframe (drift of the map's unit)
 PIXEL_CORRELATION = 30.0  # pixels that count as one independent measurement
 
 
@@ -217,9 +217,7 @@ class _Alignment:
             return None
         return m, information / PIXEL_CORRELATION
 
-    def _look_up(
-        self, m: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _look_up(self, m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Grey values, (N,) bool inside the image, pixels (N, 2) and points (N, 3) / depth."""
         p = self._turned + (self._rays @ m)[:, None] * self._shift
         with np.errstate(invalid='ignore', divide='ignore'):
@@ -230,8 +228,8 @@ class _Alignment:
 
     def _slope(self, xy: np.ndarray, p: np.ndarray) -> np.ndarray:
         """(N, 3) d value / d p through the lens-free projection."""
-        gx = (_bilinear(self._now, xy + (0.5, 0)) - _bilinear(self._now, xy - (0.5, 0)))
-        gy = (_bilinear(self._now, xy + (0, 0.5)) - _bilinear(self._now, xy - (0, 0.5)))
+        gx = _bilinear(self._now, xy + (0.5, 0)) - _bilinear(self._now, xy - (0.5, 0))
+        gy = _bilinear(self._now, xy + (0, 0.5)) - _bilinear(self._now, xy - (0, 0.5))
         gx, gy = gx * self._camera.fx / p[:, 2], gy * self._camera.fy / p[:, 2]
         gz = -(gx * p[:, 0] + gy * p[:, 1]) / p[:, 2]
         return np.stack([gx, gy, gz], 1)

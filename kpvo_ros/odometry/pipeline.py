@@ -29,7 +29,14 @@ from kpvo_ros.odometry.stopwatch import Stopwatch
 from kpvo_ros.odometry.tracking import Pose, Tracker
 from kpvo_ros.types import BadFrame, Features, Frame, OdometryEstimate, Status, WheelOdometry
 
-STAGES = ('decode', 'track', 'start', 'solve', 'search', 'keyframe')  # of OdometryEstimate.stage_ms
+STAGES = (
+    'decode',
+    'track',
+    'start',
+    'solve',
+    'search',
+    'keyframe',
+)  # of OdometryEstimate.stage_ms
 _log = logging.getLogger(__name__)
 
 _TIME_JUMP_NS = 1_000_000_000  # further back than this is another run, not a late frame
@@ -106,7 +113,9 @@ class Odometry:
         if last is not None and frame.stamp_ns <= last:
             if last - frame.stamp_ns <= _TIME_JUMP_NS:
                 return 'stamp is not newer than the last one: frame ignored'
-            _log.warning('time jumped back by %.1f s: starting anew', (last - frame.stamp_ns) * 1e-9)
+            _log.warning(
+                'time jumped back by %.1f s: starting anew', (last - frame.stamp_ns) * 1e-9
+            )
             self.reset()
         if self._camera is not None and frame.camera != self._camera:
             _log.warning('the camera changed: new map at the present pose')

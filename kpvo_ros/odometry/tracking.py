@@ -69,9 +69,7 @@ class Tracker:
             camera: intrinsics of the image.
             among: (M,) indices of the points to search.
         """
-        matches = match(
-            local_map.descriptor[among], features.descriptor, self._config.match_ratio
-        )
+        matches = match(local_map.descriptor[among], features.descriptor, self._config.match_ratio)
         return self._sights(among[matches.index0], features.xy[matches.index1], camera)
 
     def search_near(

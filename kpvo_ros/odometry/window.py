@@ -71,7 +71,9 @@ def _collect(local_map: LocalMap, first: int) -> tuple[np.ndarray, _Sights]:
     for row in range(first, len(local_map.sights)):
         sights = local_map.sights[row]
         usable = local_map.has_depth[sights.point]
-        usable &= (local_map.anchor[sights.point] >= first) & (local_map.anchor[sights.point] < row)
+        usable &= (local_map.anchor[sights.point] >= first) & (
+            local_map.anchor[sights.point] < row
+        )
         point.append(sights.point[usable])
         ray.append(sights.ray[usable])
         keyframe.append(np.full(int(usable.sum()), row - first))

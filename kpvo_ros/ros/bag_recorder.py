@@ -75,7 +75,7 @@ class BagRecorder:
     ) -> None:
         self._node = node
         self._recording = recording
-        self._pending = {node.resolve_topic_name(topic) for topic in extra_topics}
+        self._heard: set[str] = set()
         for message_type, topic, qos, use in (
             (Odometry, 'odom', _RELIABLE, recording.add_odometry),
             (PoseStamped, f'{odometry_node}/camera_pose', _RELIABLE, recording.add_camera_pose),
@@ -89,6 +89,8 @@ class BagRecorder:
         node.create_subscription(
             Int64, 'bag_player/restamp_offset_ns', self._take_offset, LATCHED_QOS
         )
+        wanted = {node.resolve_topic_name(topic) for topic in extra_topics}
+        self._pending = wanted - self._heard
         if self._pending:
             node.create_timer(_LOOK_S, self._find_pending_topics)
 
@@ -109,6 +111,7 @@ class BagRecorder:
         self, message_type: Any, topic: str, qos: QoSProfile, use: Callable[[Any], None] | None
     ) -> None:
         name = self._node.resolve_topic_name(topic)
+        self._heard.add(name)
         type_name = f'{message_type.__module__.split(".")[0]}/msg/{message_type.__name__}'
 
         def store(data: bytes) -> None:

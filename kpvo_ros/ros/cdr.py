@@ -28,10 +28,12 @@ def message_class(type_name: str) -> Any:
     """
     package, _, name = type_name.replace('/msg/', '/').partition('/')
     try:
+        if not (package.isidentifier() and name.isidentifier()):  # names come from strangers' bags
+            raise ImportError
         return getattr(importlib.import_module(f'{package}.msg'), name)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError):
         raise RosError(
-            f'message type {type_name!r} is not installed; install {package or "its package"}'
+            f'message type {type_name!r} is not installed; install its package'
         ) from None
 
 

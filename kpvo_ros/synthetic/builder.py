@@ -12,6 +12,7 @@ import torch
 from kpvo_ros.errors import SyntheticError
 from kpvo_ros.geometry.se3 import from_rt, rpy_to_matrix
 from kpvo_ros.synthetic.lighting import Lighting
+from kpvo_ros.synthetic.patterns.signs import LANDMARK_CLASSES
 from kpvo_ros.synthetic.texture import TextureAtlas
 from kpvo_ros.synthetic.world import LandmarkPanel, Motion, Shape, World
 
@@ -63,6 +64,7 @@ class WorldBuilder:
         self._primitives: list[_Primitive] = []
         self._motions: list[Motion] = []
         self._landmarks: list[LandmarkPanel] = []
+        self._first_class = int(rng.integers(len(LANDMARK_CLASSES)))
         self._ids = itertools.count()
 
     def new_object(self) -> int:
@@ -130,6 +132,10 @@ class WorldBuilder:
     def ellipsoid(self, centre: Vector, size: Vector, skin: Skin, **options: object) -> int:
         """Add an ellipsoid, see `add`."""
         return self.add(Shape.ELLIPSOID, centre, size, skin, **options)  # type: ignore[arg-type]
+
+    def next_class(self) -> str:
+        """Class for the next landmark: all in turn, beginning anywhere."""
+        return LANDMARK_CLASSES[(self._first_class + len(self._landmarks)) % len(LANDMARK_CLASSES)]
 
     def landmark(
         self, class_name: str, position: Vector, yaw: float, size: tuple[float, float]

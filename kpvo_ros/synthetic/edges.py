@@ -13,6 +13,7 @@ from kpvo_ros.synthetic.raycast import interval
 from kpvo_ros.synthetic.rays import RayGrid
 from kpvo_ros.synthetic.shading import shade, sky
 from kpvo_ros.synthetic.surface import Samples, surface_at
+from kpvo_ros.synthetic.vectors import rotate
 from kpvo_ros.synthetic.view import NEAR_M, View
 from kpvo_ros.synthetic.visibility import ShadowLight
 from kpvo_ros.synthetic.world import Shape
@@ -83,7 +84,9 @@ def _rays(
     index = grid.tile_index(row, column)
     centre = grid.xy.reshape(2, -1)[:, index]
     jacobian = grid.jacobian.reshape(2, 2, -1)[..., index]
-    rays = torch.cat([centre + jacobian[:, 0] * x + jacobian[:, 1] * y for x, y in _OFFSETS], dim=1)
+    rays = torch.cat(
+        [centre + jacobian[:, 0] * x + jacobian[:, 1] * y for x, y in _OFFSETS], dim=1
+    )
     times = len(_OFFSETS)
     ray = torch.cat([rays, torch.ones_like(rays[:1])])
     return frame.repeat(times), ray, jacobian.repeat(1, 1, times)
@@ -97,7 +100,9 @@ def _around(
     height, width = values.shape[1:]
     found: list[torch.Tensor] = []
     for down, right in _NEIGHBOURS:
-        value = values[frame, (row + down).clamp(0, height - 1), (column + right).clamp(0, width - 1)]
+        value = values[
+            frame, (row + down).clamp(0, height - 1), (column + right).clamp(0, width - 1)
+        ]
         for earlier in found:
             value = torch.where(value == earlier, -1, value)
         found.append(value)
@@ -114,7 +119,7 @@ def _nearest(
         for shape, rows in _rows_by_shape(view, candidate):
             solid = candidate[rows]
             A, o = _solids(view, frame[rows], solid)
-            d = (A * ray[:, rows]).sum(1)
+            d = rotate(A, ray[:, rows])
             t_in, t_out = interval(shape, o, d)
             closer = (t_in <= t_out) & (t_in > NEAR_M) & (t_in < depth[rows])
             depth[rows] = torch.where(closer, t_in, depth[rows])
@@ -131,9 +136,9 @@ def _shaded(light: ShadowLight, samples: Samples, candidates: torch.Tensor) -> t
         candidate = torch.where(candidate == samples.primitive, -1, candidate)
         for shape, rows in _rows_by_shape(view, candidate):
             A, o = _solids(view, samples.frame[rows], candidate[rows])
-            x = (A * points[:, rows]).sum(1) + o
+            x = rotate(A, points[:, rows]) + o
             towards = light.towards(samples.frame[rows], points[:, rows])
-            t_in, t_out = interval(shape, x, (A * towards).sum(1))
+            t_in, t_out = interval(shape, x, rotate(A, towards))
             blocked = (t_in <= t_out) & (t_out > 1e-3)
             if light.is_lamp:
                 blocked &= t_in < 1

@@ -10,7 +10,6 @@ from kpvo_ros.errors import SyntheticError
 from kpvo_ros.synthetic import props
 from kpvo_ros.synthetic.builder import Skin, WorldBuilder
 from kpvo_ros.synthetic.lighting import Lamp, Lighting
-from kpvo_ros.synthetic.patterns.signs import LANDMARK_CLASSES
 from kpvo_ros.synthetic.texture import TextureAtlas, standard_atlas
 from kpvo_ros.synthetic.world import Motion, MotionKind, World
 
@@ -61,10 +60,16 @@ def make_room(
         motion = b.move(Motion(MotionKind.CIRCLE, period_s=period, phase_rad=1.5 + index))
         props.person(b, rng, props.place(1.9, 0, np.pi / 2), motion)
     z = height - 0.35
-    lamps = (Lamp((0.6, 0.3, z)), Lamp((-length / 3, -width / 4, z)), Lamp((length / 3, -width / 4, z)))
+    corners = [(-length / 3, -width / 4), (length / 3, -width / 4)]
+    lamps = (
+        Lamp((0.6, 0.3, z), (5.0, 4.6, 3.9)),
+        *(Lamp((x, y, z), (1.3, 1.2, 1.05)) for x, y in corners),
+    )
     for lamp in lamps:
         x, y, _ = lamp.position
-        b.ellipsoid((x, y, height - 0.14), (0.4, 0.4, 0.2), Skin('concrete', 1.0), casts_shadow=False)
+        b.ellipsoid(
+            (x, y, height - 0.14), (0.4, 0.4, 0.2), Skin('concrete', 1.0), casts_shadow=False
+        )
     return b.build(Lighting.indoor(lamps))
 
 
@@ -89,16 +94,30 @@ def make_corridor(
         SyntheticError: the corridor is too narrow or short to walk in.
     """
     if length_m < 6 or width_m < 1.6 or height_m < 2.2:
-        raise SyntheticError(f'corridor {length_m} x {width_m} x {height_m} m is too small: '
-                             'at least 6 x 1.6 x 2.2 m')
+        raise SyntheticError(
+            f'corridor {length_m} x {width_m} x {height_m} m is too small: '
+            'at least 6 x 1.6 x 2.2 m'
+        )
     rng = np.random.default_rng(seed)
     b = WorldBuilder(atlas or standard_atlas(), rng)
     middle = length_m / 2
-    b.box((middle, 0, -0.25), (length_m + 1, width_m + 1, 0.5), Skin('tiles', 2.4), casts_shadow=False)
-    b.box((middle, 0, height_m + 0.25), (length_m + 1, width_m + 1, 0.5), Skin('concrete', 2.4), casts_shadow=False)
+    b.box(
+        (middle, 0, -0.25),
+        (length_m + 1, width_m + 1, 0.5),
+        Skin('tiles', 2.4),
+        casts_shadow=False,
+    )
+    b.box(
+        (middle, 0, height_m + 0.25),
+        (length_m + 1, width_m + 1, 0.5),
+        Skin('concrete', 2.4),
+        casts_shadow=False,
+    )
     for x, yaw in ((-_WALL / 2, 0.0), (length_m + _WALL / 2, np.pi)):
         skin = Skin('brick', 2.6)
-        b.box((x, 0, height_m / 2), (_WALL, width_m + 1, height_m), skin, yaw=yaw, casts_shadow=False)
+        b.box(
+            (x, 0, height_m / 2), (_WALL, width_m + 1, height_m), skin, yaw=yaw, casts_shadow=False
+        )
     for side in (-1, 1):
         _corridor_wall(b, rng, side, length_m, width_m, height_m)
         b.cylinder(
@@ -144,8 +163,13 @@ class _Wall:
 def _furnish(b: WorldBuilder, rng: Rng, wall: _Wall) -> None:
     """Put one thing on or before a wall."""
     along = wall.next_place(rng)
-    choice = rng.random()
-    standing: tuple[Callable[..., None], ...] = (props.shelf, props.sofa, props.plant, props.crates)
+    choice = 0.85 if wall.turn % 4 == 2 else rng.random()
+    standing: tuple[Callable[..., None], ...] = (
+        props.shelf,
+        props.sofa,
+        props.plant,
+        props.crates,
+    )
     if choice < 0.45:
         thing = standing[int(rng.integers(len(standing)))]
         thing(b, rng, wall.pose(along, 0.0, 0.02 if thing in (props.shelf, props.sofa) else 0.4))
@@ -156,8 +180,7 @@ def _furnish(b: WorldBuilder, rng: Rng, wall: _Wall) -> None:
         b.box((0.015, 0, 0), (0.03, wide, high), skin, pose=wall.pose(along, float(z)))
     elif choice < 0.92:
         pose = wall.pose(along, 1.75, 0.05)
-        name = LANDMARK_CLASSES[int(rng.integers(len(LANDMARK_CLASSES)))]
-        b.landmark(name, pose[:3, 3], wall.yaw + np.pi, (0.5, 0.5))
+        b.landmark(b.next_class(), pose[:3, 3], wall.yaw + np.pi, (0.5, 0.5))
     else:
         skin = Skin('door', None, props.pastel(rng, 0.6))
         b.box((0.03, 0, 1.02), (0.06, 0.92, 2.04), skin, pose=wall.pose(along, 0.0))
@@ -193,9 +216,7 @@ def _corridor_wall(
         start += reach
 
 
-def _corridor_things(
-    b: WorldBuilder, rng: Rng, count: int, length: float, width: float
-) -> None:
+def _corridor_things(b: WorldBuilder, rng: Rng, count: int, length: float, width: float) -> None:
     """Doors, posters, landmark panels and boxes, alternating between the sides."""
     for index in range(count):
         side = 1 if index % 2 else -1
@@ -210,9 +231,8 @@ def _corridor_things(
             skin = Skin(f'poster_{rng.integers(6)}', None)
             b.box((0.02, 0, z), (0.03, wide, high), skin, pose=wall)
         elif choice < 0.75:
-            name = LANDMARK_CLASSES[int(rng.integers(len(LANDMARK_CLASSES)))]
             position = (wall @ np.array([0.05, 0, 1.6, 1]))[:3]
-            b.landmark(name, position, -side * np.pi / 2, (0.5, 0.5))
+            b.landmark(b.next_class(), position, -side * np.pi / 2, (0.5, 0.5))
         else:
             lateral = side * (width / 2 - 0.36)
             props.crates(b, rng, props.place(float(x), lateral, rng.uniform(-0.2, 0.2)))

@@ -47,8 +47,8 @@ class Lighting:
 
     sun_direction: tuple[float, float, float] | None = (0.5, 0.35, 0.8)
     sun: Colour = (0.95, 0.90, 0.80)
-    sky: Colour = (0.34, 0.38, 0.45)
-    bounce: Colour = (0.17, 0.16, 0.15)
+    sky: Colour = (0.44, 0.48, 0.56)
+    bounce: Colour = (0.24, 0.23, 0.22)
     lamps: tuple[Lamp, ...] = ()
     fog_per_m: float = 0.0
     fog: Colour = (0.72, 0.76, 0.82)
@@ -98,7 +98,7 @@ class Lighting:
         """Ceiling lamps and light reflected by the walls."""
         return cls(
             sun_direction=None,
-            sky=(0.26, 0.25, 0.23),
+            sky=(0.24, 0.23, 0.21),
             bounce=(0.22, 0.20, 0.18),
             lamps=lamps,
         )

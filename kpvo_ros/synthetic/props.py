@@ -41,14 +41,28 @@ def house(
     skin = Skin(facade, 4 * FLOOR_M, pastel(rng, 0.7), cells=4)
     b.box((-depth_m / 2, 0, height / 2), (depth_m, width_m, height), skin, **options)
     if facade == 'facade_office' or rng.random() < 0.3:
-        b.box((-depth_m / 2, 0, height + 0.2), (depth_m + 0.5, width_m + 0.3, 0.4), Skin('concrete', 4.0), **options)
-        b.box((-depth_m / 2, width_m / 5, height + 1.2), (3.0, 2.5, 1.8), Skin('metal', 2.5), **options)
+        b.box(
+            (-depth_m / 2, 0, height + 0.2),
+            (depth_m + 0.5, width_m + 0.3, 0.4),
+            Skin('concrete', 4.0),
+            **options,
+        )
+        b.box(
+            (-depth_m / 2, width_m / 5, height + 1.2),
+            (3.0, 2.5, 1.8),
+            Skin('metal', 2.5),
+            **options,
+        )
     else:
         _gable(b, rng, pose, width_m, depth_m, height, options['object_id'])
     if rng.random() < 0.5:
         for y in np.arange(-width_m / 2 + FLOOR_M, width_m / 2 - 2, 2 * FLOOR_M):
-            b.box((0.05, y, 1.6), (0.3, 5.6, 3.2), Skin('shop', None, pastel(rng, 0.75)), **options)
-            b.box((0.6, y, 3.15), (1.1, 5.4, 0.12), Skin('fabric', 1.6, pastel(rng, 0.6)), **options)
+            b.box(
+                (0.05, y, 1.6), (0.3, 5.6, 3.2), Skin('shop', None, pastel(rng, 0.75)), **options
+            )
+            b.box(
+                (0.6, y, 3.15), (1.1, 5.4, 0.12), Skin('fabric', 1.6, pastel(rng, 0.6)), **options
+            )
     else:
         y = (rng.integers(0, round(width_m / FLOOR_M)) + 0.5) * FLOOR_M - width_m / 2
         b.box((0.04, y, 1.1), (0.2, 1.2, 2.2), Skin('door', None, pastel(rng, 0.5)), **options)
@@ -68,7 +82,13 @@ def _gable(
     skin = Skin('roof', 4.0, pastel(rng, 0.6))
     b.box((0, 0, 0), (side, width + 0.02, side), skin, pose=pose @ lying, object_id=number)
     y = rng.uniform(-0.3, 0.3) * width
-    b.box((-depth / 2, y, z + depth / 2), (0.8, 0.8, 2.0), Skin('brick', 2.0), pose=pose, object_id=number)
+    b.box(
+        (-depth / 2, y, z + depth / 2),
+        (0.8, 0.8, 2.0),
+        Skin('brick', 2.0),
+        pose=pose,
+        object_id=number,
+    )
 
 
 def car(b: WorldBuilder, rng: Rng, pose: np.ndarray, motion: int = -1) -> None:
@@ -76,12 +96,20 @@ def car(b: WorldBuilder, rng: Rng, pose: np.ndarray, motion: int = -1) -> None:
     options = {'object_id': b.new_object(), 'motion': motion}
     tint = pastel(rng, 0.15)
     b.box((0, 0, 0.66), (4.2, 1.75, 0.72), Skin('car_body', None, tint), pose=pose, **options)
-    b.box((-0.2, 0, 1.26), (2.2, 1.55, 0.50), Skin('car_glass', None, pastel(rng, 0.6)), pose=pose, **options)
+    b.box(
+        (-0.2, 0, 1.26),
+        (2.2, 1.55, 0.50),
+        Skin('car_glass', None, pastel(rng, 0.6)),
+        pose=pose,
+        **options,
+    )
     b.box((-0.2, 0, 1.53), (2.0, 1.45, 0.05), Skin('metal', 2.0, tint), pose=pose, **options)
     for x in (-1.3, 1.3):
         for y in (-0.82, 0.82):
             axle = from_rt(rpy_to_matrix(np.pi / 2, 0.0, 0.0), np.array([x, y, 0.32]))
-            b.cylinder((0, 0, 0), (0.64, 0.64, 0.22), Skin('tyre', 1.0), pose=pose @ axle, **options)
+            b.cylinder(
+                (0, 0, 0), (0.64, 0.64, 0.22), Skin('tyre', 1.0), pose=pose @ axle, **options
+            )
 
 
 def tree(b: WorldBuilder, rng: Rng, pose: np.ndarray) -> None:
@@ -134,7 +162,9 @@ def person(b: WorldBuilder, rng: Rng, pose: np.ndarray, motion: int = -1) -> Non
     options = {'pose': pose, 'object_id': b.new_object(), 'motion': motion}
     b.cylinder((0, 0, 0.42), (0.30, 0.34, 0.84), Skin('fabric', 0.5, (0.25, 0.3, 0.5)), **options)
     b.cylinder((0, 0, 1.12), (0.34, 0.48, 0.62), Skin('fabric', 0.7, pastel(rng, 0.4)), **options)
-    b.ellipsoid((0, 0, 1.58), (0.22, 0.20, 0.28), Skin('cardboard', 0.9), **options)
+    b.ellipsoid(
+        (0, 0, 1.58), (0.22, 0.20, 0.28), Skin('plaster', 0.9, (0.75, 0.5, 0.4)), **options
+    )
 
 
 def table(b: WorldBuilder, pose: np.ndarray, size: tuple[float, float, float]) -> None:

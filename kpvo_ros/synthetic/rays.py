@@ -48,7 +48,9 @@ class RayGrid:
         """Tile order (B, T, P, ...) to rows (B, H, W, ...)."""
         batch, rest = values.shape[0], values.shape[3:]
         values = values.reshape(batch, self.rows, self.columns, TILE, TILE, *rest)
-        values = values.transpose(2, 3).reshape(batch, self.rows * TILE, self.columns * TILE, *rest)
+        values = values.transpose(2, 3).reshape(
+            batch, self.rows * TILE, self.columns * TILE, *rest
+        )
         return values[:, : self.height, : self.width].contiguous()
 
     def tile_index(self, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from kpvo_ros.synthetic.edges import edge_pixels, smooth_colours
 from kpvo_ros.synthetic.rays import RayGrid, ray_grid
 from kpvo_ros.synthetic.shading import shade, sky
 from kpvo_ros.synthetic.surface import Samples, Surface, surface_at
+from kpvo_ros.synthetic.vectors import dot
 from kpvo_ros.synthetic.view import View
 from kpvo_ros.synthetic.visibility import Hits, ShadowLight, find_occluders, first_hits
 from kpvo_ros.synthetic.world import World
@@ -163,7 +164,7 @@ def _occluders(
     if light is None:
         return torch.full_like(hits.primitive, -1)
     towards = light.towards(samples.frame, samples.points)
-    faces = (surface.normal * towards).sum(0) > 0
+    faces = dot(surface.normal, towards) > 0
     lit = _scatter(faces, place, hits).reshape(hits.depth.shape)
     return find_occluders(light, grid, hits, lit)
 

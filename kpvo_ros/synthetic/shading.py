@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from kpvo_ros.synthetic.surface import Samples, Surface
+from kpvo_ros.synthetic.vectors import dot, length, rotate, unit
 from kpvo_ros.synthetic.view import View
 
 _GRIME_M = 6.3  # one repeat of the dirt, of no simple ratio to the textures' sizes
@@ -16,9 +17,7 @@ _LAMP_CORE_M2 = 0.04  # keeps the light of a lamp finite at the lamp
 _CLOUD_REPEAT = 0.22
 
 
-def shade(
-    view: View, samples: Samples, surface: Surface, shaded: torch.Tensor
-) -> torch.Tensor:
+def shade(view: View, samples: Samples, surface: Surface, shaded: torch.Tensor) -> torch.Tensor:
     """Radiance of samples.
 
     Args:
@@ -47,12 +46,12 @@ def sky(view: View, frame: torch.Tensor, ray: torch.Tensor, pixel_rad: float) ->
         (S, 3) float32 linear light.
     """
     lighting, atlas = view.world.lighting, view.world.atlas
-    d = torch.nn.functional.normalize(_turn(view.R_world_camera, frame, ray), dim=0)
+    d = unit(_turn(view.R_world_camera, frame, ray))
     zenith, horizon, brightness = (
         torch.tensor(colour, device=ray.device)
         for colour in (lighting.zenith, lighting.fog, lighting.sky)
     )
-    level = brightness.sum() / 1.17  # the sky of a clear day
+    level = brightness.sum() / 1.48  # the sky of a clear day
     height = d[2].clamp(min=0)[:, None]
     colour = torch.lerp(horizon, zenith, height.sqrt().clamp(max=1)) * level
     if 'clouds' in atlas.names and lighting.cloud > 0:
@@ -86,7 +85,7 @@ def _grime(view: View, samples: Samples, surface: Surface) -> torch.Tensor:
     world, primitive = view.world, samples.primitive
     ratio = world.metres_per_repeat[primitive] / _GRIME_M
     size = world.atlas.size
-    step = torch.minimum(surface.step_x.norm(dim=0), surface.step_y.norm(dim=0))
+    step = torch.minimum(length(surface.step_x), length(surface.step_y))
     level = (1.5 * step * ratio * size + 1e-9).log2()
     texture = torch.full_like(primitive, world.atlas['grime'])
     shift = primitive * 0.37
@@ -94,25 +93,23 @@ def _grime(view: View, samples: Samples, surface: Surface) -> torch.Tensor:
     return 2.0 * world.atlas.sample(texture, u, v, level)[:, :1]
 
 
-def _light(
-    view: View, samples: Samples, surface: Surface, shaded: torch.Tensor
-) -> torch.Tensor:
+def _light(view: View, samples: Samples, surface: Surface, shaded: torch.Tensor) -> torch.Tensor:
     """(3, S) light that falls on the surface."""
     lighting, frame = view.world.lighting, samples.frame
     sky_light, bounce, sun = (
         torch.tensor(colour, device=shaded.device)[:, None]
         for colour in (lighting.sky, lighting.bounce, lighting.sun)
     )
-    up = (surface.normal * view.up.T[:, frame]).sum(0)
+    up = dot(surface.normal, view.up.T[:, frame])
     light = torch.lerp(bounce, sky_light, 0.5 + 0.5 * up)
     reaches = (~shaded).float()
     if view.sun is not None:
-        facing = (surface.normal * view.sun.T[:, frame]).sum(0).clamp(min=0)
+        facing = dot(surface.normal, view.sun.T[:, frame]).clamp(min=0)
         light = light + sun * (facing * reaches)
     for index in range(view.lamps.shape[1]):
         towards = view.lamps[:, index].T[:, frame] - samples.points
-        square = towards.square().sum(0)
-        facing = (surface.normal * towards).sum(0).clamp(min=0) * square.clamp(min=1e-8).rsqrt()
+        square = dot(towards, towards)
+        facing = dot(surface.normal, towards).clamp(min=0) * square.clamp(min=1e-8).rsqrt()
         if index == 0 and view.sun is None:
             facing = facing * reaches
         light = light + view.lamp_power[:, index].T[:, frame] * (facing / (square + _LAMP_CORE_M2))
@@ -124,12 +121,12 @@ def _through_fog(view: View, samples: Samples, colour: torch.Tensor) -> torch.Te
     lighting = view.world.lighting
     if lighting.fog_per_m <= 0:
         return colour
-    left = torch.exp(-lighting.fog_per_m * samples.points.norm(dim=0))[:, None]
-    fog = torch.tensor(lighting.fog, device=colour.device) * sum(lighting.sky) / 1.17
+    left = torch.exp(-lighting.fog_per_m * length(samples.points))[:, None]
+    fog = torch.tensor(lighting.fog, device=colour.device) * sum(lighting.sky) / 1.48
     return torch.lerp(fog.expand_as(colour), colour, left)
 
 
 def _turn(R: torch.Tensor, frame: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     """Rotate vectors (3, S), each by the matrix of its frame."""
     columns = R.permute(1, 2, 0)[:, :, frame] if len(R) > 1 else R[0][:, :, None]
-    return (columns * vector).sum(1)
+    return rotate(columns, vector)

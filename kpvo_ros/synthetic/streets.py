@@ -9,8 +9,8 @@ import numpy as np
 from kpvo_ros.errors import SyntheticError
 from kpvo_ros.synthetic import props
 from kpvo_ros.synthetic.builder import Skin, WorldBuilder
+from kpvo_ros.synthetic.curves import block_sides
 from kpvo_ros.synthetic.lighting import Lamp, Lighting
-from kpvo_ros.synthetic.patterns.signs import LANDMARK_CLASSES
 from kpvo_ros.synthetic.texture import TextureAtlas, standard_atlas
 from kpvo_ros.synthetic.world import Motion, MotionKind, World
 
@@ -125,23 +125,6 @@ def make_loop_street(
     return b.build(_light(lighting or Lighting.day(0.9, 0.85), lamps))
 
 
-def block_sides(length_m: float) -> tuple[float, float]:
-    """Sides of the rectangle whose rounded outline, `trajectory.loop`, is `length_m` long.
-
-    Raises:
-        SyntheticError: it would leave no room for houses inside.
-    """
-    if not length_m >= 120:
-        raise SyntheticError(f'a loop of {length_m} m is too short for a block: at least 120 m')
-    half = (length_m + CORNER_SAVING_M) / 2
-    return 0.6 * half, 0.4 * half
-
-
-# A rounded corner is shorter than the two straight lines it replaces; `trajectory.corner` has
-# the curve and asserts the number in its test.
-CORNER_SAVING_M = 10.0
-
-
 def _light(lighting: Lighting, lamps: list[tuple[float, float, float]]) -> Lighting:
     """Street lamps are lit where there is no sun."""
     if lighting.sun_direction is not None or lighting.lamps or sum(lighting.sky) > 0.3:
@@ -224,19 +207,18 @@ def _street_things(
             thing = props.kiosk_column if rng.random() < 0.4 else props.bin_or_box
             thing(b, rng, street.pose(along, side * (_KERB + 1.3), rng.uniform(0, 6), _PAVEMENT_Z))
         else:
-            _landmark_post(b, rng, street, along, side)
+            _landmark_post(b, street, along, side)
     return lamps
 
 
-def _landmark_post(b: WorldBuilder, rng: Rng, street: _Street, along: float, side: int) -> None:
+def _landmark_post(b: WorldBuilder, street: _Street, along: float, side: int) -> None:
     """A panel on a post at the kerb, turned towards those who come along the street."""
     post = street.pose(along, side * (_KERB + 0.8))
     skin = Skin('metal', 1.0, (0.4, 0.4, 0.42))
     b.cylinder((0, 0, 1.35), (0.1, 0.1, 2.7), skin, pose=post)
     yaw = street.yaw + np.pi + side * np.deg2rad(25.0)
     position = post[:3, 3] + [0.12 * np.cos(yaw), 0.12 * np.sin(yaw), 2.2]
-    name = LANDMARK_CLASSES[int(rng.integers(len(LANDMARK_CLASSES)))]
-    b.landmark(name, position, float(yaw), (1.0, 1.0))
+    b.landmark(b.next_class(), position, float(yaw), (1.0, 1.0))
 
 
 def _traffic(b: WorldBuilder, rng: Rng, street: _Street, count: int) -> None:

@@ -13,6 +13,7 @@ import math
 import torch
 
 from kpvo_ros.synthetic.raycast import slabs, wall_and_lids
+from kpvo_ros.synthetic.vectors import dot, rotate, unit
 from kpvo_ros.synthetic.view import View
 from kpvo_ros.synthetic.world import Shape
 
@@ -67,7 +68,7 @@ def surface_at(view: View, samples: Samples) -> Surface:
     index = samples.frame * count + samples.primitive
     A = view.A.reshape(-1, 9).T.index_select(1, index).reshape(3, 3, -1)
     o = view.o.reshape(-1, 3).T.index_select(1, index)
-    d = (A * samples.ray).sum(1)
+    d = rotate(A, samples.ray)
     ex, ey = (A[:, 0] * j[0] + A[:, 1] * j[1] for j in samples.jacobian.unbind(1))
     hit = o + samples.depth * d
     shapes = view.world.shape[samples.primitive]
@@ -83,12 +84,12 @@ def surface_at(view: View, samples: Samples) -> Surface:
         if not len(chosen):
             continue
         every = len(chosen) == size
-        part = (lambda v, c=chosen, e=every: v if e else v.index_select(-1, c))  # noqa: E731
+        part = lambda v, c=chosen, e=every: v if e else v.index_select(-1, c)  # noqa: E731
         n, number = _NORMALS[shape](part(o), part(d), part(hit))
-        slope = (n * part(d)).sum(0)
+        slope = dot(n, part(d))
         reach = part(samples.depth)
         tangents = [
-            reach * (e - part(d) * ((n * e).sum(0) / slope.clamp(max=-1e-9)))
+            reach * (e - part(d) * (dot(n, e) / slope.clamp(max=-1e-9)))
             for e in (part(ex), part(ey))
         ]
         place = (part(hit), part(scale), part(offset), number)
@@ -96,8 +97,8 @@ def surface_at(view: View, samples: Samples) -> Surface:
         for target, value in ((normal, n), (uv, uv_part), (step_x, steps[0]), (step_y, steps[1])):
             target[:, chosen] = value
         face[chosen] = number
-    normal = (A * normal[:, None]).sum(0)
-    return Surface(torch.nn.functional.normalize(normal, dim=0), face, uv, step_x, step_y)
+    normal = rotate(A.transpose(0, 1), normal)
+    return Surface(unit(normal), face, uv, step_x, step_y)
 
 
 Pair = tuple[torch.Tensor, torch.Tensor]

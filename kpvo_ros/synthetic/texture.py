@@ -21,6 +21,7 @@ import torch
 
 from kpvo_ros.errors import SyntheticError
 from kpvo_ros.synthetic.patterns import ground, signs, things, walls
+from kpvo_ros.synthetic.vectors import length
 
 MAX_TAPS = 4  # samples along a stretched footprint
 _POSTERS = 6
@@ -134,7 +135,7 @@ class TextureAtlas:
         Returns:
             (P, 3) float32 in 0..1, gamma 2.
         """
-        length_x, length_y = step_x.norm(dim=0), step_y.norm(dim=0)
+        length_x, length_y = length(step_x), length(step_y)
         wide = length_x > length_y
         major, minor = torch.where(wide, length_x, length_y), torch.where(wide, length_y, length_x)
         taps = (major / (minor + 1e-12)).round_().clamp_(1, MAX_TAPS)

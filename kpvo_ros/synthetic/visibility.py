@@ -11,8 +11,8 @@ import dataclasses
 
 import torch
 
-from kpvo_ros.synthetic.rays import RayGrid
 from kpvo_ros.synthetic.raycast import interval
+from kpvo_ros.synthetic.rays import RayGrid
 from kpvo_ros.synthetic.view import NEAR_M, View
 from kpvo_ros.synthetic.world import Shape
 
@@ -151,8 +151,9 @@ def find_occluders(
     view = light.view
     batch, count = view.o.shape[:2]
     depth = torch.where(lit, hits.depth, 1.0)
-    points = torch.cat([grid.xy * depth[:, None].reshape(batch, 1, *grid.xy.shape[1:]),
-                        depth[:, None]], dim=1)  # (B, 3, T, P)
+    points = torch.cat(
+        [grid.xy * depth[:, None].reshape(batch, 1, *grid.xy.shape[1:]), depth[:, None]], dim=1
+    )  # (B, 3, T, P)
     overlap = _shadow_overlaps(light, points, lit)
     order = overlap.reshape(-1, count).to(torch.uint8).sort(dim=-1, descending=True, stable=True)
     open_ = lit.reshape(-1, lit.shape[-1])
@@ -178,9 +179,7 @@ def find_occluders(
     return occluder.reshape(lit.shape)
 
 
-def _shadow_overlaps(
-    light: ShadowLight, points: torch.Tensor, lit: torch.Tensor
-) -> torch.Tensor:
+def _shadow_overlaps(light: ShadowLight, points: torch.Tensor, lit: torch.Tensor) -> torch.Tensor:
     """Which primitives can shade which tiles: (B, T, N) bool."""
     view = light.view
     batch, count = view.o.shape[:2]

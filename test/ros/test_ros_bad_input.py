@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+import time
 from typing import Any
 
 from nav_msgs.msg import Odometry
@@ -31,10 +32,17 @@ class Lines:
 
     def __init__(self, messages: list[Log]) -> None:
         self._messages = messages
+        self._since_s = time.time() - 0.05  # /rosout is latched: the last test may still speak
 
     def __iter__(self) -> Iterator[str]:
         level = int.from_bytes(Log.WARN, 'little') if isinstance(Log.WARN, bytes) else Log.WARN
-        return iter([m.msg for m in list(self._messages) if m.level >= level])
+        return iter(
+            [
+                m.msg
+                for m in list(self._messages)
+                if m.level >= level and m.stamp.sec + m.stamp.nanosec * 1e-9 >= self._since_s
+            ]
+        )
 
     def wait_for(self, text: str) -> str:
         """The first line with that text."""

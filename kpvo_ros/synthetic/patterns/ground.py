@@ -85,8 +85,8 @@ def grass(rng: Rng, size: int) -> np.ndarray:
     blades = spectral(rng, size, 0.55, (1.0, 0.4))
     clump = spectral(rng, size, 1.4)
     image = mix(
-        rgb(0.25 + 0.6 * blades, (0.45, 0.75, 0.28)),
-        rgb(0.3 + 0.6 * blades, (0.8, 0.75, 0.4)),
+        rgb(0.25 + 0.6 * blades, (0.42, 0.58, 0.28)),
+        rgb(0.3 + 0.6 * blades, (0.72, 0.68, 0.42)),
         np.clip(2.2 * (clump - 0.5), 0, 1),
     )
     flowers = (grain(rng, size, 1.2) > 3.1).astype(np.float32)
@@ -114,7 +114,9 @@ def tiles(rng: Rng, size: int) -> np.ndarray:
     count = 8
     index = np.arange(size) * count // size
     dark = (index[:, None] + index[None, :]) % 2
-    tone = np.where(dark, 0.30, 0.80) * rng.uniform(0.85, 1.1, (count, count))[index[:, None], index]
+    tone = (
+        np.where(dark, 0.30, 0.80) * rng.uniform(0.85, 1.1, (count, count))[index[:, None], index]
+    )
     vein = np.abs(spectral(rng, size, 1.2) - 0.5)
     tone += 0.25 * np.clip(1 - vein * 14, 0, 1) * np.where(dark, 1, -1)
     place = np.arange(size) % (size // count)
@@ -125,11 +127,15 @@ def tiles(rng: Rng, size: int) -> np.ndarray:
 
 def carpet(rng: Rng, size: int) -> np.ndarray:
     """Woven carpet: rows of lozenges in four colours under a coarse weave."""
-    palette = np.array([[0.55, 0.16, 0.14], [0.82, 0.70, 0.48], [0.16, 0.22, 0.38], [0.3, 0.4, 0.3]])
+    palette = np.array(
+        [[0.55, 0.16, 0.14], [0.82, 0.70, 0.48], [0.16, 0.22, 0.38], [0.3, 0.4, 0.3]]
+    )
     x = np.arange(size)[None, :] / size * 8
     y = np.arange(size)[:, None] / size * 8
     ring = np.abs((x % 1) - 0.5) + np.abs((y % 1) - 0.5)
-    choice = rng.integers(0, 4, (8, 8, 4))[y.astype(int), x.astype(int), (ring * 4).astype(int) % 4]
+    choice = rng.integers(0, 4, (8, 8, 4))[
+        y.astype(int), x.astype(int), (ring * 4).astype(int) % 4
+    ]
     image = palette[choice].astype(np.float32)
     return np.clip(image * (1 + 0.16 * grain(rng, size, 0.8))[..., None], 0, 1)
 

@@ -60,7 +60,16 @@ def landmark(rng: Rng, size: int, name: str) -> np.ndarray:
     _shape(image, name, centre, 0.26 * size, ink)
     label = f'{name[:3].upper()}{index}'
     place = (int(0.2 * size), int(0.86 * size))
-    cv2.putText(image, label, place, cv2.FONT_HERSHEY_DUPLEX, size / 170, (0.05, 0.05, 0.05), max(1, size // 128), cv2.LINE_AA)
+    cv2.putText(
+        image,
+        label,
+        place,
+        cv2.FONT_HERSHEY_DUPLEX,
+        size / 170,
+        (0.05, 0.05, 0.05),
+        max(1, size // 128),
+        cv2.LINE_AA,
+    )
     return _worn(rng, image)
 
 
@@ -77,7 +86,16 @@ def poster(rng: Rng, size: int) -> np.ndarray:
     word = ''.join(rng.choice(list('AEIKLMNORSTUVXZ'), int(rng.integers(3, 6))))
     ink = (0.05, 0.05, 0.08) if rng.random() < 0.5 else (0.97, 0.96, 0.9)
     place = (int(0.06 * size), int(rng.uniform(0.25, 0.6) * size))
-    cv2.putText(image, word, place, cv2.FONT_HERSHEY_TRIPLEX, size / 140, ink, max(1, size // 100), cv2.LINE_AA)
+    cv2.putText(
+        image,
+        word,
+        place,
+        cv2.FONT_HERSHEY_TRIPLEX,
+        size / 140,
+        ink,
+        max(1, size // 100),
+        cv2.LINE_AA,
+    )
     for line in range(6):
         text = ''.join(rng.choice(list('abcdefghijklmnop rstuv '), 22))
         place = (int(0.06 * size), int((0.72 + 0.045 * line) * size))
@@ -107,7 +125,9 @@ def _shape(
     if name == 'disc':
         cv2.circle(image, middle, round(radius), ink, -1, cv2.LINE_AA)
     elif name == 'ring':
-        cv2.circle(image, middle, round(0.8 * radius), ink, max(1, round(0.35 * radius)), cv2.LINE_AA)
+        cv2.circle(
+            image, middle, round(0.8 * radius), ink, max(1, round(0.35 * radius)), cv2.LINE_AA
+        )
     else:
         outline = np.asarray(_OUTLINES[name]) * radius + centre
         cv2.fillPoly(image, [np.round(outline).astype(np.int32)], ink, cv2.LINE_AA)

@@ -30,13 +30,17 @@ def wood(rng: Rng, size: int) -> np.ndarray:
     tone = tone * (1 - 0.55 * blotches(rng, size, 10, (0.008, 0.02)))
     tone = np.where((np.arange(size) % height < 2)[:, None], 0.12, tone)
     nail = (np.abs(np.arange(size) % (size // 2) - size // 24) < size // 170)[None, :]
-    tone = np.where(nail & (np.abs(np.arange(size) % height - height // 4) < 2)[:, None], 0.1, tone)
+    tone = np.where(
+        nail & (np.abs(np.arange(size) % height - height // 4) < 2)[:, None], 0.1, tone
+    )
     return np.clip(rgb(tone, (1.0, 0.75, 0.5)), 0, 1)
 
 
 def metal(rng: Rng, size: int) -> np.ndarray:
     """Painted sheet metal: panels, rivets, scratches and rust from the joints."""
-    tone = 0.66 + 0.02 * grain(rng, size, 0.8) + 0.08 * (spectral(rng, size, 0.8, (0.1, 2.0)) - 0.5)
+    tone = (
+        0.66 + 0.02 * grain(rng, size, 0.8) + 0.08 * (spectral(rng, size, 0.8, (0.1, 2.0)) - 0.5)
+    )
     place = np.arange(size) % (size // 2)
     seam = place < max(1, size // 170)
     tone = np.where(seam[:, None] | seam[None, :], 0.25, tone)
@@ -50,7 +54,9 @@ def metal(rng: Rng, size: int) -> np.ndarray:
 
 def cardboard(rng: Rng, size: int) -> np.ndarray:
     """A shipping box: tape, a printed label, arrows and letters."""
-    tone = 0.72 + 0.02 * grain(rng, size, 0.9) + 0.10 * (spectral(rng, size, 1.0, (1.0, 0.2)) - 0.5)
+    tone = (
+        0.72 + 0.02 * grain(rng, size, 0.9) + 0.10 * (spectral(rng, size, 1.0, (1.0, 0.2)) - 0.5)
+    )
     image = rgb(tone, (1.0, 0.80, 0.56))
     image[:, int(0.46 * size) : int(0.54 * size)] *= np.float32([0.9, 0.85, 0.75])
     x, y = (rng.uniform(0.06, 0.5, 2) * size).astype(int)
@@ -61,16 +67,28 @@ def cardboard(rng: Rng, size: int) -> np.ndarray:
         start = y + int((0.12 + 0.17 * line) * height)
         image[start : start + max(1, height // 14), x + width // 16 : end] = 0.15
     bars = np.repeat(rng.random(width // 3) < 0.5, 3)[: width // 2]
-    image[y + height // 2 : y + height - 3, x + width // 2 : x + width // 2 + len(bars)][:, bars] = 0.1
+    image[y + height // 2 : y + height - 3, x + width // 2 : x + width // 2 + len(bars)][
+        :, bars
+    ] = 0.1
     text = ''.join(rng.choice(list('ABCDEFGHKLMNPRSTUVXYZ23456789'), 5))
     place = (int(0.08 * size), int(0.92 * size))
-    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size / 180, (0.12, 0.1, 0.1), max(1, size // 128), cv2.LINE_AA)
+    cv2.putText(
+        image,
+        text,
+        place,
+        cv2.FONT_HERSHEY_SIMPLEX,
+        size / 180,
+        (0.12, 0.1, 0.1),
+        max(1, size // 128),
+        cv2.LINE_AA,
+    )
     return np.clip(image, 0, 1)
 
 
 def fabric(rng: Rng, size: int) -> np.ndarray:
     """A tartan cover: stripes both ways under a weave."""
-    palette = rng.uniform(0.12, 0.75, (4, 3)).astype(np.float32)
+    tone = rng.uniform(0.2, 0.8, (4, 1))
+    palette = (tone * rng.uniform(0.7, 1.3, (4, 3))).astype(np.float32)
     stripes = palette[rng.integers(0, 4, (2, 16))] * rng.uniform(0.8, 1.2, (2, 16, 1))
     index = np.arange(size) * 16 // size
     image = 0.5 * (stripes[0][index][:, None] + stripes[1][index][None, :])
@@ -123,7 +141,13 @@ def door(rng: Rng, size: int) -> np.ndarray:
             cv2.rectangle(image, (x0, y0), (x1, y1), (0.15, 0.1, 0.07), max(1, size // 64))
             image[y0 + size // 50 : y1 - size // 50, x0 + size // 50 : x1 - size // 50] *= 1.2
     cv2.circle(image, (int(0.9 * size), size // 2), max(2, size // 28), (0.85, 0.75, 0.4), -1)
-    cv2.rectangle(image, (int(0.38 * size), int(0.48 * size)), (int(0.62 * size), int(0.52 * size)), (0.75, 0.7, 0.5), -1)
+    cv2.rectangle(
+        image,
+        (int(0.38 * size), int(0.48 * size)),
+        (int(0.62 * size), int(0.52 * size)),
+        (0.75, 0.7, 0.5),
+        -1,
+    )
     return np.clip(image, 0, 1)
 
 
@@ -172,8 +196,8 @@ def grime(rng: Rng, size: int) -> np.ndarray:
 
     Mid grey leaves the surface as it is.
     """
-    tone = 0.52 + 0.34 * (spectral(rng, size, 0.9) - 0.5) + 0.14 * (spectral(rng, size, 1.6) - 0.5)
-    tone -= 0.14 * blotches(rng, size, 40, (0.006, 0.02)) * (spectral(rng, size, 0.6) > 0.4)
+    tone = 0.51 + 0.16 * (spectral(rng, size, 0.9) - 0.5) + 0.14 * (spectral(rng, size, 1.6) - 0.5)
+    tone -= 0.12 * blotches(rng, size, 40, (0.006, 0.02)) * (spectral(rng, size, 0.6) > 0.4)
     tone -= 0.14 * cracks(rng, size, 40, size / 256)
     patch = cells(rng, size, 26)
     tone *= 1 + 0.10 * (patch.tones(rng, 1.0) - 1) * (spectral(rng, size, 1.5) > 0.5)

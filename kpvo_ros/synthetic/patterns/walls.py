@@ -10,7 +10,16 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from kpvo_ros.synthetic.patterns.noise import Rng, blotches, cracks, grain, mix, resize, rgb, spectral
+from kpvo_ros.synthetic.patterns.noise import (
+    Rng,
+    blotches,
+    cracks,
+    grain,
+    mix,
+    resize,
+    rgb,
+    spectral,
+)
 
 Pattern = Callable[[Rng, int], np.ndarray]
 
@@ -49,7 +58,9 @@ def concrete(rng: Rng, size: int) -> np.ndarray:
     panel = np.arange(size) % (size // 2)
     joint = panel < max(2, size // 128)
     tone = np.where(joint[:, None] | joint[None, :], 0.3, tone)
-    hole = (np.abs(panel - size // 8) < size // 100) | (np.abs(panel - 3 * size // 8) < size // 100)
+    hole = (np.abs(panel - size // 8) < size // 100) | (
+        np.abs(panel - 3 * size // 8) < size // 100
+    )
     tone = np.where(hole[:, None] & hole[None, :], 0.2, tone)
     return np.clip(rgb(tone, (1.0, 0.99, 0.96)), 0, 1)
 
@@ -96,10 +107,21 @@ def shop(rng: Rng, size: int) -> np.ndarray:
         scale = min(size / 200, (right - left) / (24 * len(word)))
         place = (left + size // 40, int(0.165 * size))
         ink = (0.95, 0.93, 0.85)
-        cv2.putText(image, word, place, cv2.FONT_HERSHEY_DUPLEX, scale, ink, max(1, size // 170), cv2.LINE_AA)
+        cv2.putText(
+            image,
+            word,
+            place,
+            cv2.FONT_HERSHEY_DUPLEX,
+            scale,
+            ink,
+            max(1, size // 170),
+            cv2.LINE_AA,
+        )
         door = left + int(rng.choice([0.02, 0.74]) * (right - left))
         _window(rng, image, (left, top, right, sill), (0.2, 0.2, 0.22))
-        _window(rng, image, (door, top, door + int(0.24 * (right - left)), size - 2), (0.35, 0.2, 0.12))
+        _window(
+            rng, image, (door, top, door + int(0.24 * (right - left)), size - 2), (0.35, 0.2, 0.12)
+        )
     return np.clip(image, 0, 1)
 
 

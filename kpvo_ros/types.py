@@ -24,8 +24,8 @@ class Status(enum.Enum):
 
     STARTING = 'starting'  # no map yet: the pose is held at the start
     TRACKING = 'tracking'  # pose measured, enough support
-    DEGRADED = 'degraded'  # pose measured with little support, or predicted for a short while
-    LOST = 'lost'  # no measurement: pose held, covariance grows
+    DEGRADED = 'degraded'  # pose measured with little support
+    LOST = 'lost'  # no measurement: pose predicted for a moment, then held; covariance grows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ class ReplaySummary:
         return [
             ('frames', f'{self.frames}' + (f' ({self.bad_frames} bad)' * bool(self.bad_frames))),
             ('tracked', f'{self.tracked_percent:.1f} %'),
-            ('path length', f'{self.path_length_m:.2f}'),
+            ('estimated path', f'{self.path_length_m:.2f}'),
             ('keyframes', f'{self.keyframes}'),
             ('frames per second', f'{self.fps:.1f}'),
             ('step median / p95', f'{total["median"]:.1f} / {total["p95"]:.1f} ms'),

@@ -34,6 +34,7 @@ class SourceKind(enum.Enum):
     KITTI = 'KITTI odometry sequence'
     VIDEO = 'video file'
     BAG = 'ROS bag'
+    RENDERED = 'rendered sequence'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,6 +48,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f'unrecognized arguments: {" ".join(strange or words)}')
     if words:
         args.words = [*args.words, *words]
+    args.command_line = ['kpvo', *(sys.argv[1:] if argv is None else argv)]
     return args
 
 

@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         values = to_flat(config)
         rows = [
-            (s.name, str(values[s.name]), range_text(s).replace('`', '')) for s in specs_of(VoConfig)
+            (s.name, str(values[s.name]), range_text(s).replace('`', ''))
+            for s in specs_of(VoConfig)
         ]
         print(text_table(rows, ('parameter', 'value', 'range')))
     return 0

@@ -15,13 +15,11 @@ from kpvo_ros.cli.common import (
     progress_bar,
     stop_on_signals,
 )
-from kpvo_ros.errors import EvaluationError
 
 if TYPE_CHECKING:
     from kpvo_ros.bags.replay import ReplaySummary
     from kpvo_ros.bags.source import Source
     from kpvo_ros.config.runtime import VoConfig
-    from kpvo_ros.types import Trajectory
 
 HELP = 'run the odometry over a bag, folder or video and write trajectory, states and report'
 INTERRUPTED = 130  # the exit code of a shell for a program ended by Ctrl-C
@@ -47,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay, then report; with ground truth in the source, evaluate too."""
     from kpvo_ros.bags.replay import replay
+    from kpvo_ros.cli.scoring import score_run
     from kpvo_ros.cli.snapshot import Snapshot
 
     with open_source_of(args) as source:
@@ -66,45 +65,15 @@ def run(args: argparse.Namespace) -> int:
     if not summary.poses:
         print(_why_no_pose(summary, args.out), file=sys.stderr)
         return INTERRUPTED if summary.interrupted else 1
-    rows = summary.rows() + score(args.out, truth, summary)
+    score = score_run(args.out, truth, is_metric=config.scale.source != 'none')
+    if score.note:
+        print(f'note: {score.note}', file=sys.stderr)
     snapshot.add_to_report()
+    rows = summary.rows() + score.rows()
     print_table(f'{summary.source}: {args.out / "report.md"}', rows)
     if summary.interrupted:
         print(f'stopped after {summary.frames} frames', file=sys.stderr)
     return INTERRUPTED if summary.interrupted else 0
-
-
-def score(
-    run_dir: Path, truth: Trajectory | None, summary: ReplaySummary
-) -> list[tuple[str, str]]:
-    """Evaluate as far as the motion allows, else only report.
-
-    A run without metric scale is fitted with scale; one that does not move, or that is too short
-    for a fit, is laid on the truth by its first pose.
-
-    Returns:
-        Rows for the table; none without ground truth.
-    """
-    from kpvo_ros.evaluation.alignment import Alignment
-    from kpvo_ros.evaluation.report import evaluate_run, report_run
-
-    if truth is None:
-        report_run(run_dir)
-        return []
-    metric = summary.config['scale']['source'] != 'none'
-    reason = ''
-    for alignment in (Alignment.SE3 if metric else Alignment.SIM3, Alignment.ORIGIN):
-        try:
-            rows = evaluate_run(run_dir, truth, alignment).rows()
-        except EvaluationError as error:
-            reason = str(error)
-            continue
-        if reason:
-            print(f'note: aligned by the first pose, because {reason}', file=sys.stderr)
-        return [row for row in rows if row[0] not in ('frames', 'tracked')]
-    print(f'note: not evaluated, because {reason}', file=sys.stderr)
-    report_run(run_dir)
-    return []
 
 
 def _why_no_pose(summary: ReplaySummary, run_dir: Path) -> str:
@@ -123,12 +92,15 @@ def _why_no_pose(summary: ReplaySummary, run_dir: Path) -> str:
 
 def _configuration(args: argparse.Namespace, source: Source) -> VoConfig:
     """Parameters from file and words; the scale source is guessed when nobody named it."""
-    from kpvo_ros.config.files import load
+    from kpvo_ros.config.files import load, read_values
     from kpvo_ros.config.runtime import VoConfig
     from kpvo_ros.config.schema import with_values
 
     config = load(VoConfig(), args.params, args.words)
-    if config.scale.source != 'none' or any(w.startswith('scale.source=') for w in args.words):
+    named = {word.partition('=')[0] for word in args.words}
+    if args.params is not None:
+        named |= set(read_values(args.params))
+    if 'scale.source' in named:
         return config
     guess = 'depth' if source.info.has_depth else ''
     if config.scale.camera_height_m > 0:

@@ -57,7 +57,7 @@ class OpenCvExtractor:
         self._cell_px = config.grid_cell_px
         self._detector = _DETECTORS[config.extractor](2 * config.max_keypoints)
         self._is_binary = config.extractor != 'sift'
-        self._empty = np.zeros((0, self._detector.descriptorSize()), self._dtype)
+        self._empty: np.ndarray = np.zeros((0, self._detector.descriptorSize()), self._dtype)
 
     def extract(self, image: np.ndarray) -> Features:
         """See `Extractor.extract`."""
@@ -106,15 +106,15 @@ def to_gray(image: np.ndarray) -> np.ndarray:
 
 def _orb(count: int) -> cv2.Feature2D:
     # A low threshold lets dim cells speak; the spread keeps the strong ones elsewhere.
-    return cv2.ORB_create(nfeatures=count, scaleFactor=1.2, nlevels=8, fastThreshold=10)
+    return cv2.ORB.create(nfeatures=count, scaleFactor=1.2, nlevels=8, fastThreshold=10)
 
 
 def _akaze(count: int) -> cv2.Feature2D:
-    return cv2.AKAZE_create(threshold=0.0003)
+    return cv2.AKAZE.create(threshold=0.0003)
 
 
 def _sift(count: int) -> cv2.Feature2D:
-    return cv2.SIFT_create(nfeatures=count, contrastThreshold=0.02)
+    return cv2.SIFT.create(nfeatures=count, contrastThreshold=0.02)
 
 
 _DETECTORS: dict[str, Callable[[int], cv2.Feature2D]] = {

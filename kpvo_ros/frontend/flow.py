@@ -6,6 +6,8 @@ to its start (forward-backward check, Kalal 2010).
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -18,12 +20,12 @@ class FlowTracker:
     def __init__(self, config: TrackingConfig) -> None:
         self._max_error_px = config.flow_max_error_px
         stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01)
-        self._coarse = {
+        self._coarse: dict[str, Any] = {
             'winSize': (config.flow_window_px, config.flow_window_px),
             'maxLevel': config.flow_levels,
             'criteria': stop,
         }
-        self._fine = {
+        self._fine: dict[str, Any] = {
             'winSize': (config.flow_refine_px, config.flow_refine_px),
             'maxLevel': 1,
             'criteria': stop,
@@ -46,19 +48,14 @@ class FlowTracker:
         if not len(xy0):
             return np.zeros((0, 2), np.float32), np.zeros(0, bool)
         start = np.ascontiguousarray(xy0, np.float32)
-        xy1, found, _ = cv2.calcOpticalFlowPyrLK(gray0, gray1, start, None, **self._coarse)
+        xy1, found, _ = cv2.calcOpticalFlowPyrLK(gray0, gray1, start, start.copy(), **self._coarse)
         xy1, fine, _ = cv2.calcOpticalFlowPyrLK(gray0, gray1, start, xy1, **self._fine)
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(
             gray1, gray0, xy1, start.copy(), **self._fine
         )
-        found, found_back = found & fine, found_back & found
         error = np.linalg.norm(back - start, axis=1)
         height, width = gray1.shape
         inside = ((xy1 >= 0) & (xy1 <= (width - 1, height - 1))).all(1)
-        ok = (
-            (found.ravel() == 1)
-            & (found_back.ravel() == 1)
-            & inside
-            & (error < self._max_error_px)
-        )
+        ok = np.concatenate([found, fine, found_back], axis=1).all(1)
+        ok &= inside & (error < self._max_error_px)
         return xy1, ok

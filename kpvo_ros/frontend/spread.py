@@ -24,9 +24,8 @@ def spread_evenly(
         (M,) int64 indices, M = min(N, count), in order of preference.
     """
     columns = -(-shape[1] // cell_px)
-    cell = (xy[:, 1] // cell_px).astype(np.int64) * columns + (xy[:, 0] // cell_px).astype(
-        np.int64
-    )
+    column_row = (xy // cell_px).astype(np.int64)
+    cell = column_row[:, 1] * columns + column_row[:, 0]
     by_cell = np.lexsort((-score, cell))  # cells together, strongest first
     starts = np.r_[True, np.diff(cell[by_cell]) != 0]
     first_of_cell = np.maximum.accumulate(np.where(starts, np.arange(len(by_cell)), 0))

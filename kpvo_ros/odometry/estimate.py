@@ -6,7 +6,7 @@ import numpy as np
 
 from kpvo_ros.geometry import se3
 from kpvo_ros.odometry.motion import MotionState
-from kpvo_ros.types import Features, OdometryEstimate, Status
+from kpvo_ros.types import BadFrame, Features, OdometryEstimate, Status
 
 
 class EstimateBuilder:
@@ -19,6 +19,21 @@ class EstimateBuilder:
     def __init__(self, T_base_camera: np.ndarray) -> None:
         self._T_base_camera = T_base_camera
         self._T_camera_base = se3.inverse(T_base_camera)
+
+    def lost(self, motion: MotionState, bad: BadFrame, scale_sigma: float) -> OdometryEstimate:
+        """The answer to a frame that was ignored: the present state, without a pose."""
+        nothing = Features(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros((0, 0)))
+        return self.build(
+            motion,
+            bad.stamp_ns,
+            status=Status.LOST,
+            reason=bad.reason,
+            features=nothing,
+            inliers=0,
+            scale_sigma=scale_sigma,
+            is_keyframe=False,
+            stage_ms={},
+        )
 
     def build(
         self,
@@ -38,8 +53,13 @@ class EstimateBuilder:
         Args:
             motion: state after the frame.
             stamp_ns: stamp of the frame.
-            status, reason, features, inliers, is_keyframe, stage_ms: passed through.
+            status: of the tracking.
+            reason: of the status.
+            features: keypoints of the frame.
+            inliers: how many support the pose.
             scale_sigma: relative standard deviation of the metric scale.
+            is_keyframe: whether the frame joined the map.
+            stage_ms: wall time per stage.
         """
         T_odom_base = motion.T_odom_camera @ self._T_camera_base
         local = se3.transport_covariance(motion.covariance, self._T_base_camera)

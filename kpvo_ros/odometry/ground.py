@@ -97,6 +97,8 @@ class GroundPlane:
         fit = self._measure(last, now, T_now_last, camera)
         if fit is None:
             self._view = now
+            if self.m is not None:
+                self.covariance = self.covariance + self._walk(self.m, 0.0, HEIGHT_WALK)
             return 'the floor ahead is not seen, or is no textured plane'
         if _relative_sigma(*fit) > MAX_SIGMA:
             return None  # too little parallax yet
@@ -228,8 +230,9 @@ class _Alignment:
 
     def _slope(self, xy: np.ndarray, p: np.ndarray) -> np.ndarray:
         """(N, 3) d value / d p through the lens-free projection."""
-        gx = _bilinear(self._now, xy + (0.5, 0)) - _bilinear(self._now, xy - (0.5, 0))
-        gy = _bilinear(self._now, xy + (0, 0.5)) - _bilinear(self._now, xy - (0, 0.5))
+        half_x, half_y = np.array([0.5, 0.0]), np.array([0.0, 0.5])
+        gx = _bilinear(self._now, xy + half_x) - _bilinear(self._now, xy - half_x)
+        gy = _bilinear(self._now, xy + half_y) - _bilinear(self._now, xy - half_y)
         gx, gy = gx * self._camera.fx / p[:, 2], gy * self._camera.fy / p[:, 2]
         gz = -(gx * p[:, 0] + gy * p[:, 1]) / p[:, 2]
         return np.stack([gx, gy, gz], 1)
@@ -244,8 +247,8 @@ def _relative_sigma(m: np.ndarray, information: np.ndarray) -> float:
 
 def _bilinear(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
     """(N,) values of a float32 image at (N, 2) pixels."""
-    xy = np.ascontiguousarray(xy[None], np.float32)
-    return cv2.remap(image, xy, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    x, y = (np.ascontiguousarray(xy[None, :, axis], np.float32) for axis in (0, 1))
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
 
 
 def _flatten(gray: np.ndarray) -> np.ndarray:

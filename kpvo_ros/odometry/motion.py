@@ -68,6 +68,19 @@ class MotionState:
         self.T_odom_camera = self._T_measured = T_odom_camera
         self.stamp_ns = self.measured_ns = stamp_ns
 
+    def begin(self, stamp_ns: int) -> None:
+        """A map begins at the held pose: its covariance is what has grown until now."""
+        self._T_measured = self.T_odom_camera
+        self.stamp_ns = self.measured_ns = stamp_ns
+        self.velocity = np.zeros(6)
+        self.set_reference()
+
+    def move(self, T_new_old: np.ndarray) -> None:
+        """Re-express the state in another odom frame: poses become T_new_old @ pose."""
+        self.T_odom_camera = T_new_old @ self.T_odom_camera
+        self._T_measured = T_new_old @ self._T_measured
+        self._T_reference = T_new_old @ self._T_reference
+
     def adjust(self, T_odom_camera: np.ndarray) -> None:
         """Replace the newest pose by a better one of the same instant."""
         self.T_odom_camera = self._T_measured = T_odom_camera

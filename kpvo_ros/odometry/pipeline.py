@@ -9,6 +9,7 @@ after Civera 2008, optical-flow front end after VINS-Mono (Qin 2018).
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import cv2
@@ -18,6 +19,7 @@ from kpvo_ros.config.runtime import VoConfig
 from kpvo_ros.errors import OdometryError
 from kpvo_ros.frontend.extractor import load_extractor
 from kpvo_ros.geometry import se3
+from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.odometry.bootstrap import relative_pose
 from kpvo_ros.odometry.estimate import EstimateBuilder
 from kpvo_ros.odometry.keyframes import KeyframePolicy
@@ -29,18 +31,10 @@ from kpvo_ros.odometry.stopwatch import Stopwatch
 from kpvo_ros.odometry.tracking import Pose, Tracker
 from kpvo_ros.types import BadFrame, Features, Frame, OdometryEstimate, Status, WheelOdometry
 
-STAGES = (
-    'decode',
-    'track',
-    'start',
-    'solve',
-    'search',
-    'keyframe',
-)  # of OdometryEstimate.stage_ms
-_log = logging.getLogger(__name__)
-
+STAGES = ('decode', 'track', 'start', 'solve', 'search', 'scale', 'keyframe')  # of `stage_ms`
 _TIME_JUMP_NS = 1_000_000_000  # further back than this is another run, not a late frame
 _MIN_CONTRAST = 3.0  # grey levels of standard deviation; below, the image shows nothing
+_log = logging.getLogger(__name__)
 
 
 class Odometry:
@@ -69,9 +63,14 @@ class Odometry:
     def reset(self, T_odom_base: np.ndarray | None = None) -> None:
         """Forget the map and start again at a pose (default: the origin)."""
         start = np.eye(4) if T_odom_base is None else T_odom_base
-        self._motion = MotionState(start @ self._T_base_camera)
+        self._motion = MotionState(start @ self._T_base_camera)  # of the camera in the map
+        self._published = (
+            self._motion
+        )  # what the world is told; another one until metres are known
         self._scale = load_scale(self._config.scale)
         self._last_stamp_ns: int | None = None
+        self._camera: Camera | None = None
+        self._gray: np.ndarray | None = None  # last image that could be used
         self._status, self._reason = Status.STARTING, 'waiting for the first image'
         self._forget_map()
 
@@ -87,19 +86,21 @@ class Odometry:
                 is_keyframe = self._start(frame, sights)
         else:
             pose, sights = self._locate(frame, sights, watch)
-            with watch.stage('keyframe'):
-                is_keyframe = self._take(frame, pose, sights)
+            is_keyframe = self._take(frame, pose, sights, watch)
         self._gray, self._last_stamp_ns = frame.gray, frame.stamp_ns
         return self._estimate(frame.stamp_ns, watch, is_keyframe)
 
     def skip(self, bad: BadFrame) -> OdometryEstimate:
-        """Answer for a frame that could not be used: the pose is predicted or held."""
-        if self._last_stamp_ns is None or bad.stamp_ns > self._last_stamp_ns:
-            self._miss(bad.stamp_ns, bad.reason)
-            self._last_stamp_ns = bad.stamp_ns
-        else:
-            self._reason = bad.reason
-        return self._estimate(bad.stamp_ns, Stopwatch(), False)
+        """Answer for a frame that could not be used: the pose is predicted briefly, then held.
+
+        A frame that is not newer than the last one changes nothing; its answer has no pose.
+        """
+        watch = Stopwatch()
+        if self._last_stamp_ns is not None and bad.stamp_ns <= self._last_stamp_ns:
+            return self._builder.lost(self._published, bad, self._scale.relative_sigma)
+        self._miss(bad.stamp_ns, bad.reason)
+        self._last_stamp_ns = bad.stamp_ns
+        return self._estimate(bad.stamp_ns, watch, False)
 
     def offer_wheel(self, wheel: WheelOdometry) -> None:
         """Tell the odometry what the wheels say; used with scale.source=wheel."""
@@ -113,16 +114,15 @@ class Odometry:
         if last is not None and frame.stamp_ns <= last:
             if last - frame.stamp_ns <= _TIME_JUMP_NS:
                 return 'stamp is not newer than the last one: frame ignored'
-            _log.warning(
-                'time jumped back by %.1f s: starting anew', (last - frame.stamp_ns) * 1e-9
-            )
+            jump_s = (last - frame.stamp_ns) * 1e-9
+            _log.warning('time jumped back by %.1f s (a looped bag?): starting anew', jump_s)
             self.reset()
-        if self._camera is not None and frame.camera != self._camera:
-            _log.warning('the camera changed: new map at the present pose')
-            self._forget_map()
-        self._camera = frame.camera
         if frame.gray.shape != (frame.camera.height, frame.camera.width):
             return f'image {frame.gray.shape} does not match its camera_info: frame ignored'
+        if self._camera is not None and frame.camera != self._camera:
+            _log.warning('the camera or its resolution changed: new map at the present pose')
+            self._forget_map()
+        self._camera = frame.camera
         if float(frame.gray[::4, ::4].std()) < _MIN_CONTRAST:
             return 'image without contrast (dark, covered or overexposed?)'
         return None
@@ -136,10 +136,13 @@ class Odometry:
         """Make the first map: from depth at once, else when the parallax suffices."""
         if self._scale.needs_depth:
             return self._start_from_depth(frame)
+        if self._config.tracking.method == 'descriptor' and self._gray is not None:
+            everything = np.arange(len(self._mapper.map))
+            features = self._extract(frame)
+            sights = self._tracker.search(features, self._mapper.map, frame.camera, everything)
         if self._gray is None or len(sights) < self._config.tracking.degraded_inliers:
-            self._sights = self._mapper.begin(
-                frame, self._extract(frame), self._motion.T_odom_camera
-            )
+            T_odom_camera = self._motion.T_odom_camera
+            self._sights = self._mapper.begin(frame, self._extract(frame), T_odom_camera)
             self._miss(frame.stamp_ns, 'first view of the map')
             return True
         self._sights = sights
@@ -169,11 +172,11 @@ class Odometry:
         T_now = self._motion.T_odom_camera
         local_map.T_odom_keyframe = (T_now @ T_camera_keyframe)[None]
         self._mapper.measure(frame, self._sights, T_now)
-        known = local_map.has_depth[self._sights.point]
-        if known.sum() < self._config.tracking.min_inliers:
+        if local_map.has_depth[self._sights.point].sum() < self._config.tracking.min_inliers:
             self._forget_map()
             self._miss(frame.stamp_ns, 'two views gave too few points: starting anew')
             return False
+        # Any unit will do; with this one the numbers stay of order one.
         median_depth = float(np.median(1.0 / local_map.rho[local_map.has_depth]))
         local_map.rescale(1.0 / median_depth, T_now[:3, 3])
         sights = self._mapper.add_keyframe(frame, self._extract(frame), self._sights, T_now)
@@ -182,13 +185,15 @@ class Odometry:
 
     def _accept_start(self, frame: Frame, sights: Sights) -> None:
         self._has_map = True
-        self._motion.measure(frame.stamp_ns, self._motion.T_odom_camera, np.zeros((6, 6)))
-        self._motion.set_reference()
-        self._policy.begin(sights)
+        self._motion.begin(frame.stamp_ns)
         self._scale.restart()
-        self._correct_scale(frame)
+        if self._scale.promises_metres and not self._scale.is_metric:
+            # Until the unit is known nothing moves for the world outside.
+            self._published = copy.copy(self._motion)
+        self._policy.begin(sights)
         self._sights = sights
-        self._support = self._mapper.map.has_depth[sights.point]
+        self._inliers = int(self._mapper.map.has_depth[sights.point].sum())
+        self._correct_scale(frame)
         self._judge(frame)
 
     def _locate(
@@ -210,7 +215,7 @@ class Odometry:
             return searched, found
         return pose, sights
 
-    def _take(self, frame: Frame, pose: Pose | None, sights: Sights) -> bool:
+    def _take(self, frame: Frame, pose: Pose | None, sights: Sights, watch: Stopwatch) -> bool:
         """Accept or refuse the pose, make a keyframe when due. Returns whether one was made."""
         problem = self._doubt(frame, pose)
         if pose is None or problem:
@@ -218,20 +223,24 @@ class Odometry:
         contradicts = self._mapper.map.has_depth[sights.point] & ~pose.inlier
         self._mapper.strike(sights, ~contradicts)
         self._motion.measure(frame.stamp_ns, pose.T_odom_camera, pose.covariance)
-        sights, self._support = sights[~contradicts], pose.inlier[~contradicts]
-        self._sights = sights
-        self._correct_scale(frame)
+        self._sights, self._inliers = sights[~contradicts], pose.inliers
+        with watch.stage('scale'):
+            self._correct_scale(frame)
         self._judge(frame)
-        if not self._policy.wants(sights, frame.camera.width):
-            self._mapper.measure_new(frame, sights, pose.T_odom_camera)
-            return False
+        with watch.stage('keyframe'):
+            if not self._policy.wants(self._sights, frame.camera.width):
+                self._mapper.measure_new(frame, self._sights, self._motion.T_odom_camera)
+                return False
+            self._make_keyframe(frame)
+        return True
+
+    def _make_keyframe(self, frame: Frame) -> None:
         self._sights = self._mapper.add_keyframe(
-            frame, self._extract(frame), sights, self._motion.T_odom_camera
+            frame, self._extract(frame), self._sights, self._motion.T_odom_camera
         )
         self._motion.adjust(self._mapper.map.T_odom_keyframe[-1])
         self._motion.set_reference()
         self._policy.begin(self._sights)
-        return True
 
     def _doubt(self, frame: Frame, pose: Pose | None) -> str:
         """Why the pose cannot be believed, '' when it can."""
@@ -249,8 +258,7 @@ class Odometry:
         """No pose from this frame: hold, and after a while start a new map there."""
         self._miss(frame.stamp_ns, problem)
         self._sights = NO_SIGHTS
-        measured = self._motion.measured_ns
-        lost_ns = frame.stamp_ns - measured if measured is not None else 0
+        lost_ns = frame.stamp_ns - (self._motion.measured_ns or frame.stamp_ns)
         if lost_ns > self._config.keyframes.restart_after_s * 1e9:
             _log.warning('lost for %.1f s: new map at the held pose', lost_ns * 1e-9)
             self._forget_map()
@@ -260,20 +268,21 @@ class Odometry:
     def _miss(self, stamp_ns: int, problem: str) -> None:
         """Let the time of a frame pass without a measurement."""
         self._motion.coast(stamp_ns)
-        self._support = np.zeros(len(self._sights), bool)
+        if self._published is not self._motion:
+            self._published.coast(stamp_ns)
         never_measured = self._motion.measured_ns is None
         self._status = Status.STARTING if never_measured else Status.LOST
-        self._reason = problem
+        self._inliers, self._reason = 0, problem
 
     def _judge(self, frame: Frame) -> None:
         """Status after a measured pose."""
-        inliers, wanted = int(self._support.sum()), self._config.tracking.degraded_inliers
         self._status, self._reason = Status.TRACKING, ''
-        if inliers < wanted:
+        if self._inliers < self._config.tracking.degraded_inliers:
             self._status = Status.DEGRADED
-            self._reason = f'only {inliers} points support the pose'
-        elif not self._scale.is_metric and self._scale.promises_metres:
-            self._status, self._reason = Status.DEGRADED, self._scale.problem
+            self._reason = f'only {self._inliers} points support the pose'
+        if self._published is not self._motion:
+            self._published.coast(frame.stamp_ns)
+            self._status, self._reason = Status.STARTING, self._scale.problem
 
     def _correct_scale(self, frame: Frame) -> None:
         """Stretch the map about the camera, so that the pose does not jump."""
@@ -281,16 +290,22 @@ class Odometry:
         if factor != 1.0:
             self._mapper.map.rescale(factor, self._motion.T_odom_camera[:3, 3])
             self._motion.rescale(factor)
+        if self._scale.is_metric and self._published is not self._motion:
+            T_new_old = self._published.T_odom_camera @ se3.inverse(self._motion.T_odom_camera)
+            self._mapper.map.move(T_new_old)
+            self._motion.move(T_new_old)
+            self._published = self._motion
 
     # ------------------------------------------------------------------------------- helpers
 
     def _forget_map(self) -> None:
+        """No map; the pose stays where it was last published."""
+        self._motion = self._published
         self._mapper = Mapper(self._config, self._tracker, self._scale.needs_depth)
         self._policy = KeyframePolicy(self._config.keyframes)
         self._has_map = False
-        self._camera = None
-        self._gray: np.ndarray | None = None
-        self._sights, self._support = NO_SIGHTS, np.zeros(0, bool)
+        self._gray = None
+        self._sights, self._inliers = NO_SIGHTS, 0
         self._extracted: tuple[int, Features] | None = None
 
     def _extract(self, frame: Frame) -> Features:
@@ -301,16 +316,15 @@ class Odometry:
 
     def _estimate(self, stamp_ns: int, watch: Stopwatch, is_keyframe: bool) -> OdometryEstimate:
         sights, local_map = self._sights, self._mapper.map
-        support = np.zeros(len(sights), np.float32)
-        support[: len(self._support)] = self._support[: len(sights)]
+        support = local_map.has_depth[sights.point].astype(np.float32)
         features = Features(sights.xy, support, local_map.descriptor[sights.point])
         return self._builder.build(
-            self._motion,
+            self._published,
             stamp_ns,
             status=self._status,
             reason=self._reason,
             features=features,
-            inliers=int(self._support.sum()),
+            inliers=self._inliers,
             scale_sigma=self._scale.relative_sigma,
             is_keyframe=is_keyframe,
             stage_ms=watch.stage_ms,

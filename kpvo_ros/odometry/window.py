@@ -71,13 +71,13 @@ def _collect(local_map: LocalMap, first: int) -> tuple[np.ndarray, _Sights]:
     for row in range(first, len(local_map.sights)):
         sights = local_map.sights[row]
         usable = local_map.has_depth[sights.point]
-        usable &= (local_map.anchor[sights.point] >= first) & (
-            local_map.anchor[sights.point] < row
-        )
+        anchor = local_map.anchor[sights.point]
+        usable &= (anchor >= first) & (anchor < row)
         point.append(sights.point[usable])
         ray.append(sights.ray[usable])
         keyframe.append(np.full(int(usable.sum()), row - first))
-    order = np.argsort(all_points := np.concatenate(point), kind='stable')
+    all_points = np.concatenate(point)
+    order = np.argsort(all_points, kind='stable')
     used, row_of = np.unique(all_points, return_inverse=True)
     ray0 = np.concatenate([local_map.ray[all_points], np.ones((len(all_points), 1))], 1)
     return used, _Sights(

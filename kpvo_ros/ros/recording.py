@@ -46,6 +46,8 @@ class Recording:
         self._counts: Counter[str] = Counter()
         self._states: Counter[str] = Counter()
         self._latency_ms: dict[int, float] = {}
+        self._odometry_stamps: set[int] = set()
+        self._waiting_rows: dict[int, dict[str, str]] = {}
         self.last_odometry_s: float | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,6 @@ class Recording:
         self._state_rows = csv.DictWriter(self._state_file, STATE_COLUMNS)
         self._state_rows.writeheader()
         self._bag = BagWriter(folder / 'bag', storage)
-        self._bag.__enter__()
 
     def __enter__(self) -> Recording:
         """Return the recording itself."""
@@ -70,7 +71,9 @@ class Recording:
 
     def close(self) -> None:
         """Finish the bag and write summary.json."""
-        self._bag.__exit__(None, None, None)
+        self._bag.close()
+        for stamp_ns, row in self._waiting_rows.items():
+            self._write_state(stamp_ns, row)
         self._trajectory.close()
         self._state_file.close()
         part = self._folder / '.recording.json.part'
@@ -93,6 +96,9 @@ class Recording:
         self.last_odometry_s = time.monotonic()
         if abs(latency_s) < MAX_LATENCY_S:
             self._latency_ms[stamp_ns] = latency_s * 1e3
+        self._odometry_stamps.add(stamp_ns)
+        if stamp_ns in self._waiting_rows:
+            self._write_state(stamp_ns, self._waiting_rows.pop(stamp_ns))
 
     def add_camera_pose(self, message: PoseStamped) -> None:
         """Add a line to the trajectory."""
@@ -103,17 +109,15 @@ class Recording:
             self._trajectory.flush()
 
     def add_status(self, message: DiagnosticArray) -> None:
-        """Add a line to the states."""
+        """Add a line to the states, once the odometry of that stamp has come as well."""
         stamp_ns = stamp_ns_of(message.header)
         for status in message.status:
-            values = {pair.key: pair.value for pair in status.values}
-            self._states[values.get('state', '')] += 1
-            latency_ms = self._latency_ms.get(stamp_ns)
-            row = {key: values.get(key, '') for key in STATE_COLUMNS}
-            row['stamp_ns'] = str(stamp_ns - self._offset_ns)
-            row['latency_ms'] = '' if latency_ms is None else f'{latency_ms:.3f}'
-            self._state_rows.writerow(row)
-        self._state_file.flush()
+            row = {pair.key: pair.value for pair in status.values}
+            self._states[row.get('state', '')] += 1
+            if stamp_ns in self._odometry_stamps:
+                self._write_state(stamp_ns, row)
+            else:  # topics overtake each other
+                self._waiting_rows[stamp_ns] = row
 
     def summary(self) -> dict[str, Any]:
         """Counts and latencies so far."""
@@ -134,6 +138,14 @@ class Recording:
                 'max': float(latencies.max()) if len(latencies) else None,
             },
         }
+
+    def _write_state(self, stamp_ns: int, values: dict[str, str]) -> None:
+        latency_ms = self._latency_ms.get(stamp_ns)
+        row = {key: values.get(key, '') for key in STATE_COLUMNS}
+        row['stamp_ns'] = str(stamp_ns - self._offset_ns)
+        row['latency_ms'] = '' if latency_ms is None else f'{latency_ms:.3f}'
+        self._state_rows.writerow(row)
+        self._state_file.flush()
 
 
 def _new_text(path: Path) -> TextIO:

@@ -1,0 +1,1 @@
+"""The synthetic world: a seeded textured world, its renderer, camera paths and sequences."""

@@ -1,7 +1,7 @@
-"""Plane curves a camera can follow: a straight line, a spline through points, a lap around a block.
+"""Plane curves a camera can follow: a straight line, a spline, a lap around a block.
 
-A curve is sampled densely by arc length. Heading is continuous everywhere; on the lap the curvature
-is continuous too (corners are clothoid, arc, clothoid), so a camera turns without a jerk.
+A curve is sampled densely by arc length. Heading is continuous everywhere; on the lap the
+curvature is continuous too (corners are clothoid, arc, clothoid), so nothing turns with a jerk.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Curve:
             return np.zeros_like(self.heading)
         return np.gradient(self.heading, self.distance)
 
-    def at(self, distance: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 2) and headings (N,) at (N,) metres along the curve."""
         x = np.interp(distance, self.distance, self.xy[:, 0])
         y = np.interp(distance, self.distance, self.xy[:, 1])

@@ -1,8 +1,8 @@
 """Smooth edges: pixels where faces or shadows meet are rendered again with four rays.
 
 Only what is seen in the pixel or its four neighbours can be seen by those rays (up to features
-thinner than a pixel), so each ray is tested against at most five primitives, and its shadow against
-at most five occluders. Sampling positions are the rotated grid of graphics hardware.
+thinner than a pixel), so each ray is tested against at most five primitives, and its shadow
+against at most five occluders. Sampling positions are the rotated grid of graphics hardware.
 """
 
 from __future__ import annotations

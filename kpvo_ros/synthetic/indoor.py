@@ -87,7 +87,9 @@ def make_corridor(
     Args:
         seed: everything random.
         n_objects: doors, posters, panels, pipes and boxes together.
-        length_m, width_m, height_m: inner size.
+        length_m: inner length along x.
+        width_m: inner width.
+        height_m: inner height.
         atlas: textures, `standard_atlas()` by default.
 
     Raises:
@@ -104,7 +106,7 @@ def make_corridor(
     b.box(
         (middle, 0, -0.25),
         (length_m + 1, width_m + 1, 0.5),
-        Skin('tiles', 2.4),
+        Skin(str(rng.choice(['tiles', 'parquet', 'paving'])), 2.4),
         casts_shadow=False,
     )
     b.box(

@@ -36,7 +36,8 @@ def house(
     It has a gable or a flat roof; some have shops on the ground floor or balconies.
     """
     height = storeys * FLOOR_M
-    options = {'pose': pose, 'object_id': b.new_object()}
+    number = b.new_object()
+    options = {'pose': pose, 'object_id': number}
     facade = str(rng.choice(_FACADES))
     skin = Skin(facade, 4 * FLOOR_M, pastel(rng, 0.7), cells=4)
     b.box((-depth_m / 2, 0, height / 2), (depth_m, width_m, height), skin, **options)
@@ -54,7 +55,7 @@ def house(
             **options,
         )
     else:
-        _gable(b, rng, pose, width_m, depth_m, height, options['object_id'])
+        _gable(b, rng, pose, width_m, depth_m, height, number)
     if rng.random() < 0.5:
         for y in np.arange(-width_m / 2 + FLOOR_M, width_m / 2 - 2, 2 * FLOOR_M):
             b.box(

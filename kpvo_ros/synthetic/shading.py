@@ -1,7 +1,7 @@
 """The colour of surfaces and sky: Lambert's law, sky light, lamps, dirt, fog.
 
-Everything is linear light. Surfaces are purely diffuse, so a point keeps its colour when the camera
-moves; the truth a test compares with is photometric as well as geometric.
+Everything is linear light. Surfaces are purely diffuse, so a point keeps its colour when the
+camera moves; the truth a test compares with is photometric as well as geometric.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The surface at hit points: normal, place on the texture, and how a pixel's footprint lies there.
 
-The footprint follows from the ray's derivative: moving by one pixel moves the hit point along the
-tangent plane by t (e - d (n e) / (n d)) with the ray d and its derivative e (H. Igehy, "Tracing Ray
-Differentials", 1999). The formula is affine, so it is used in the unit frame of the primitive.
+The footprint follows from the ray's derivative: moving by one pixel moves the hit point along
+the tangent plane by t (e - d (n e) / (n d)) with the ray d and its derivative e (H. Igehy,
+"Tracing Ray Differentials", 1999). The formula is affine, so it is used in the unit frame of the
+primitive.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ def _box_texture(
     face: torch.Tensor,
     tangents: list[torch.Tensor],
 ) -> Mapped:
-    """Pictures upright on the sides, seen from outside without mirroring; x to the right on top."""
+    """Pictures stand upright on the sides and are not mirrored; on top x is to the right."""
     sign = torch.where(face % 2 == 1, 1.0, -1.0)
     on_x, on_z = face < 2, face >= 4
 

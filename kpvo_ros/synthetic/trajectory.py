@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
-import numpy.typing as npt
 
 from kpvo_ros.errors import SyntheticError
 from kpvo_ros.geometry.se3 import (
@@ -23,9 +22,9 @@ from kpvo_ros.geometry.se3 import (
     rpy_to_matrix,
 )
 from kpvo_ros.synthetic.curves import Curve, lap, line, spline
+from kpvo_ros.synthetic.schedule import CAR, HAND, ROBOT, Carrier, Stop, ease, schedule
 from kpvo_ros.types import Trajectory
 
-_TICK_S = 0.002  # resolution of the speed profile
 Rng = np.random.Generator
 
 
@@ -70,7 +69,7 @@ class CameraPath:
 
     @property
     def twist(self) -> np.ndarray:
-        """(N, 6) velocity of the base in base axes, vx vy vz wx wy wz, metres and radians a second.
+        """(N, 6) velocity vx vy vz wx wy wz of the base in base axes, m/s and rad/s.
 
         Central differences of the poses; one-sided at the ends.
         """
@@ -82,29 +81,13 @@ class CameraPath:
             / seconds[:, None]
         )
 
-    def camera_at(self, stamp_ns: npt.ArrayLike) -> np.ndarray:
-        """`T_world_camera` at (M,) instants, interpolated; held before the start and after the end."""
+    def camera_at(self, stamp_ns: np.ndarray) -> np.ndarray:
+        """`T_world_camera` at (M,) instants, interpolated; held outside the path."""
         place = np.interp(stamp_ns, self.stamps_ns, np.arange(len(self)))
         first = np.minimum(place.astype(int), max(len(self) - 2, 0))
         second = np.minimum(first + 1, len(self) - 1)
         poses = self.T_world_camera
         return interpolate(poses[first], poses[second], place - first)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stop:
-    """A pause on the way.
-
-    Attributes:
-        at: where, as a share 0..1 of the way.
-        hold_s: how long the camera does not move along the curve.
-        turn_rad: how far it turns on the spot meanwhile; the heading stays turned afterwards, so
-            give full turns unless the stop is at the end.
-    """
-
-    at: float
-    hold_s: float
-    turn_rad: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,36 +103,6 @@ class Glance:
     at_s: float
     angle_rad: float
     duration_s: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Carrier:
-    """Who carries the camera.
-
-    Attributes:
-        speed_m_s: cruising speed.
-        ramp_s: time to reach it.
-        turn_rate_rad_s: the carrier slows down in bends that would turn it faster.
-        height_m: of the camera above ground.
-        pitch_rad: how far the camera looks down.
-        bob_m: amplitude of the up and down, and to half of it sideways.
-        sway_rad: amplitude of roll, pitch and yaw around the heading.
-        rate_hz: main frequency of both.
-    """
-
-    speed_m_s: float
-    ramp_s: float
-    turn_rate_rad_s: float
-    height_m: float
-    pitch_rad: float
-    bob_m: float
-    sway_rad: float
-    rate_hz: float
-
-
-HAND = Carrier(0.9, 1.0, 0.7, 1.45, 0.05, 0.020, 0.020, 1.8)
-ROBOT = Carrier(1.3, 1.0, 0.7, 0.60, 0.0, 0.002, 0.004, 4.0)
-CAR = Carrier(6.0, 2.0, 0.55, 1.50, 0.02, 0.008, 0.004, 2.5)
 
 
 def follow(
@@ -178,7 +131,7 @@ def follow(
     """
     if not fps > 0:
         raise SyntheticError(f'fps={fps} must be positive')
-    clock, distance, gate, turn = _schedule(curve, carrier, stops)
+    clock, distance, gate, turn = schedule(curve, carrier, stops)
     count = int(np.floor(clock[-1] * fps + 1e-9)) + 1
     time = np.arange(count) / fps
     xy, heading = curve.at(np.interp(time, clock, distance))
@@ -286,72 +239,6 @@ def rotate_in_place(
     return follow(curve, carrier, rng, fps=fps, stops=(stop,), start_ns=start_ns)
 
 
-def _schedule(
-    curve: Curve, carrier: Carrier, stops: Sequence[Stop]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Time, distance, share of cruising speed, and turn on the spot at every tick: (M,) each.
-
-    The carrier's own clock, in which it always cruises, is slowed to a halt around stops.
-    """
-    speed = carrier.speed_m_s / np.maximum(
-        1.0, carrier.speed_m_s * np.abs(curve.curvature) / carrier.turn_rate_rad_s
-    )
-    speed = _smooth(speed, curve, reach_m=4.0 * carrier.speed_m_s / 6.0)
-    pace = np.diff(curve.distance) / (0.5 * (speed[1:] + speed[:-1]))
-    cruise = np.concatenate([[0.0], np.cumsum(pace)])  # own clock at each point of the curve
-    gate, turn = _gates(curve, carrier, stops, cruise)
-    own = np.concatenate([[0.0], np.cumsum(0.5 * (gate[1:] + gate[:-1]) * _TICK_S)])
-    distance = np.interp(own, cruise, curve.distance)
-    return np.arange(len(gate)) * _TICK_S, distance, gate, turn
-
-
-def _gates(
-    curve: Curve, carrier: Carrier, stops: Sequence[Stop], cruise: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Share of cruising speed and turn on the spot at every tick."""
-    rise = _ease(np.arange(0, carrier.ramp_s, _TICK_S) / carrier.ramp_s)
-    pieces, turns, turned, clock = [], [np.zeros(1)], 0.0, 0.0
-    moves = curve.length_m > 0
-    last = Stop(1.0, 0.0)
-    for stop in (*stops, last) if moves else stops:
-        own = float(np.interp(stop.at * curve.length_m, curve.distance, cruise))
-        straight = own - clock - carrier.ramp_s  # both ramps together take half of two ramps
-        if moves and straight < -1e-6:
-            raise SyntheticError(
-                f'stop at {stop.at:g} of the way is too close to the one before: '
-                f'{-straight:.1f} s of cruising are missing'
-            )
-        cruising = np.ones(max(0, round(straight / _TICK_S)))
-        hold = np.zeros(round(stop.hold_s / _TICK_S))
-        moving = [rise, cruising, rise[::-1]] if moves else []
-        pieces += [*moving, hold]
-        turns.append(np.full(sum(map(len, moving)), turned))
-        turns.append(turned + stop.turn_rad * _ease(np.linspace(0, 1, len(hold))))
-        turned += stop.turn_rad
-        clock = own
-    gate = np.concatenate([*pieces, [0.0]])
-    turn = np.concatenate(turns)
-    return gate, turn[: len(gate)]
-
-
-def _ease(x: np.ndarray) -> np.ndarray:
-    """From 0 to 1 with zero slope and curvature at both ends."""
-    return x**3 * (10 - 15 * x + 6 * x**2)
-
-
-def _smooth(speed: np.ndarray, curve: Curve, reach_m: float) -> np.ndarray:
-    """Brake before bends: running mean of the speed over `reach_m` of the curve, three times."""
-    if curve.length_m == 0:
-        return speed
-    width = max(1, round(reach_m / (curve.length_m / len(speed))))
-    mode = 'wrap' if curve.closed else 'edge'
-    kernel = np.ones(width) / width
-    for _ in range(3):
-        padded = np.pad(speed, (width // 2, width - 1 - width // 2), mode=mode)
-        speed = np.convolve(padded, kernel, mode='valid')
-    return speed
-
-
 def _shake(rng: Rng, time: np.ndarray, carrier: Carrier) -> np.ndarray:
     """(N, 6) small motion x y z, roll pitch yaw: a few sines of nearby frequencies."""
     rates = carrier.rate_hz * np.array([0.23, 0.5, 1.0, 1.31])
@@ -368,5 +255,5 @@ def _glancing(time: np.ndarray, glances: Sequence[Glance]) -> np.ndarray:
     yaw = np.zeros_like(time)
     for glance in glances:
         share = np.clip((time - glance.at_s) / glance.duration_s, 0, 1)
-        yaw += glance.angle_rad * np.where(share < 0.5, _ease(2 * share), _ease(2 - 2 * share))
+        yaw += glance.angle_rad * np.where(share < 0.5, ease(2 * share), ease(2 - 2 * share))
     return yaw

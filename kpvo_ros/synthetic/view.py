@@ -116,9 +116,8 @@ def _nearest_lamps(world: World, centre: torch.Tensor) -> tuple[torch.Tensor, to
     The first lamp of the world stays first where there is no sun, since it casts the shadows.
     """
     lamps = world.lighting.lamps
-    options = {'dtype': centre.dtype, 'device': centre.device}
-    position = torch.tensor([lamp.position for lamp in lamps], **options).reshape(-1, 3)
-    power = torch.tensor([lamp.power for lamp in lamps], **options).reshape(-1, 3)
+    position = centre.new_tensor([lamp.position for lamp in lamps]).reshape(-1, 3)
+    power = centre.new_tensor([lamp.power for lamp in lamps]).reshape(-1, 3)
     distance = (position[None] - centre[:, None]).norm(dim=-1)
     if world.lighting.sun_direction is None and lamps:
         distance[:, 0] = -1.0

@@ -59,8 +59,8 @@ def first_hits(view: View, grid: RayGrid) -> Hits:
             depth[rows] = torch.where(closer, t_in, old)
             primitive[rows] = torch.where(closer, solid[:, None], primitive[rows])
         farthest[active] = depth[active].amax(-1)
-    shape = (batch, grid.tiles, pixels)
-    return Hits(depth.reshape(shape), primitive.reshape(shape))
+    layout = (batch, grid.tiles, pixels)
+    return Hits(depth.reshape(layout), primitive.reshape(layout))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """What objects are made of: wood, metal, cardboard, fabric, bark, leaves, roofs, cars, clouds.
 
-Each function draws one texture: `pattern(rng, size) -> (S, S, 3) float32`, sRGB 0..1, row 0 on top.
+Each function draws one texture: `pattern(rng, size) -> (S, S, 3) float32`, sRGB 0..1, row 0 at
+the top.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def cardboard(rng: Rng, size: int) -> np.ndarray:
         0.72 + 0.02 * grain(rng, size, 0.9) + 0.10 * (spectral(rng, size, 1.0, (1.0, 0.2)) - 0.5)
     )
     image = rgb(tone, (1.0, 0.80, 0.56))
-    image[:, int(0.46 * size) : int(0.54 * size)] *= np.float32([0.9, 0.85, 0.75])
+    image[:, int(0.46 * size) : int(0.54 * size)] *= np.array([0.9, 0.85, 0.75], np.float32)
     x, y = (rng.uniform(0.06, 0.5, 2) * size).astype(int)
     width, height = int(0.40 * size), int(0.26 * size)
     image[y : y + height, x : x + width] = 0.93
@@ -110,7 +111,10 @@ def leaves(rng: Rng, size: int) -> np.ndarray:
         leaf = cells(rng, size, 500 - 60 * layer)
         keep = (rng.random(leaf.count) < 0.62)[leaf.index] & (leaf.edge > size / 300)
         hue = rng.uniform(0, 1, leaf.count).astype(np.float32)[leaf.index][..., None]
-        green = np.float32([0.26, 0.50, 0.16]) * (1 - hue) + np.float32([0.55, 0.66, 0.24]) * hue
+        green = (
+            np.array([0.26, 0.50, 0.16], np.float32) * (1 - hue)
+            + np.array([0.55, 0.66, 0.24], np.float32) * hue
+        )
         shade = leaf.tones(rng, 0.3)[..., None] * light
         image = np.where(keep[..., None], green * shade, image)
     return np.clip(image, 0, 1)

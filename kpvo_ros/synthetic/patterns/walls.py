@@ -1,6 +1,7 @@
 """What stands upright: brick, plaster, concrete, facades with windows, shop fronts, shelves.
 
-Each function draws one texture: `pattern(rng, size) -> (S, S, 3) float32`, sRGB 0..1, row 0 on top.
+Each function draws one texture: `pattern(rng, size) -> (S, S, 3) float32`, sRGB 0..1, row 0 at
+the top.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def facade_office(rng: Rng, size: int) -> np.ndarray:
 
 def shop(rng: Rng, size: int) -> np.ndarray:
     """Ground floor with show windows, a door and lettered signs above them."""
-    image = resize(plaster(rng, size), size) * np.float32([0.72, 0.66, 0.6])
+    image = resize(plaster(rng, size), size) * np.array([0.72, 0.66, 0.6], np.float32)
     words = ['CAFE', 'BOOKS', 'BIKES', 'BAKERY', 'FLOWERS', 'TOOLS', 'RADIO', 'TEA', 'SHOES']
     for index in range(2):
         left, right = int((index + 0.06) * size / 2), int((index + 0.94) * size / 2)
@@ -187,7 +188,7 @@ def _window(
     image[max(top - border, 0) : bottom + border, max(left - border, 0) : right + border] = frame
     glass = image[top:bottom, left:right]
     rows = np.linspace(0, 1, bottom - top, dtype=np.float32)[:, None, None]
-    glass[:] = (0.10 + 0.30 * rng.random() * (1 - rows)) * np.float32([0.75, 0.9, 1.1])
+    glass[:] = (0.10 + 0.30 * rng.random() * (1 - rows)) * np.array([0.75, 0.9, 1.1], np.float32)
     _furnish(rng, glass)
     for part in range(1, int(rng.integers(2, 4))):
         x = left + part * (right - left) // 2
@@ -226,7 +227,7 @@ def _shutters(rng: Rng, image: np.ndarray, box: tuple[int, int, int, int]) -> No
     """Two slatted leaves beside the window."""
     left, top, right, bottom = box
     leaf = (right - left) // 3
-    colour = np.float32([0.2, 0.35, 0.3]) * rng.uniform(0.7, 1.5)
+    colour = np.array([0.2, 0.35, 0.3], np.float32) * rng.uniform(0.7, 1.5)
     slats = 0.7 + 0.3 * ((np.arange(bottom - top) // max(1, leaf // 6)) % 2)[:, None, None]
     for start in (left - leaf - leaf // 4, right + leaf // 4):
         image[top:bottom, max(start, 0) : start + leaf] = slats * colour

@@ -1,0 +1,1 @@
+"""Helpers for sensor_msgs; for machines without a ROS 2 installation."""

@@ -30,7 +30,8 @@ if not isinstance(version, str) or not version:
         version = metadata.version(sys.argv[2])
     except metadata.PackageNotFoundError:
         version = 'version unknown'
-print('|'.join((version, getattr(module, '__file__', None) or '')))
+origin = 'stand-in' if 'without a ROS 2 installation' in (module.__doc__ or '') else 'of ROS 2'
+print(f'{version}|{origin}')
 """
 _RUN_SETUP = 'make setup, or source /opt/ros/jazzy/setup.bash'
 
@@ -69,7 +70,7 @@ class _Trial(NamedTuple):
     """How the import of a module went."""
 
     version: str
-    file: str
+    origin: str
     error: str
     crashed: bool
 
@@ -114,8 +115,8 @@ def _try_import(module: _Module) -> _Trial:
     except subprocess.TimeoutExpired:
         return _Trial('', '', f'import took more than {_TIMEOUT_S:g} s', True)
     if done.returncode == 0:
-        version, _, file = done.stdout.strip().splitlines()[-1].partition('|')
-        return _Trial(version, file, '', False)
+        version, _, origin = done.stdout.strip().splitlines()[-1].partition('|')
+        return _Trial(version, origin, '', False)
     lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
     error = lines[-1] if lines else f'ended with code {done.returncode}'
     missing = 'ModuleNotFoundError' in error
@@ -126,7 +127,7 @@ def _judge(module: _Module, trial: _Trial, numpy_version: str) -> Finding:
     if not trial.error:
         version = trial.version
         if module.name in ('cv_bridge', 'tf2_ros'):
-            version += ', ' + ('stand-in' if _is_stand_in(trial.file) else 'of ROS 2')
+            version += f', {trial.origin}'
         return Finding(Level.OK, module.name, version)
     if module.name == 'cv_bridge' and trial.crashed and numpy_version.startswith('2'):
         return Finding(
@@ -146,15 +147,6 @@ def _judge(module: _Module, trial: _Trial, numpy_version: str) -> Finding:
 
 def _worse(level: Level) -> Level:
     return Level.BLOCK if level is Level.BLOCK else Level.WARN
-
-
-def _is_stand_in(file: str) -> bool:
-    return 'stand_ins' in Path(file).parts or 'tf2' not in file and _has_no_boost(file)
-
-
-def _has_no_boost(file: str) -> bool:
-    """The real cv_bridge brings a compiled module along."""
-    return not any(Path(file).parent.rglob('*boost*'))
 
 
 def _distribution() -> Finding:

@@ -53,8 +53,8 @@ def profile_path() -> Path | None:
     """The Fast DDS profile of this package, in a checkout or where it was installed."""
     package = Path(__file__).resolve().parent.parent
     places = [package.parent / 'standalone', Path(sys.prefix) / 'share/kpvo_ros/standalone']
-    for prefix in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep):
-        places.append(Path(prefix) / 'share' / 'kpvo_ros' / 'standalone')
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    places += [Path(prefix) / 'share/kpvo_ros/standalone' for prefix in prefixes if prefix]
     return next((p / 'fastdds.xml' for p in places if (p / 'fastdds.xml').is_file()), None)
 
 

@@ -2,8 +2,8 @@
 
 Every point is one scalar on the ray of its anchor keyframe, so the Schur complement over points
 needs scalar divisions only, and the whole normal matrix is a few BLAS calls on dense arrays
-(window of 8, 500 points: about 10 ms). The two oldest keyframes are held fixed: they carry what
-was learned before and, without depth, the unit of the map. Levenberg-Marquardt with Cauchy
+(window of 8, 1000 points: a few ms a step). The two oldest keyframes are held fixed: they carry
+what was learned before and, without depth, the unit of the map. Levenberg-Marquardt with Cauchy
 weights (Triggs 1999; inverse depth after Civera 2008).
 """
 
@@ -56,7 +56,11 @@ def adjust(local_map: LocalMap, window: int, sigma_ray: float, iterations: int =
         return False
     state = _State(local_map.T_odom_keyframe[first:].copy(), local_map.rho[used].copy())
     problem = _Problem(
-        sights, local_map.sensor_rho[used], local_map.sensor_information[used], sigma_ray
+        sights,
+        local_map.sensor_rho[used],
+        local_map.sensor_information[used],
+        sigma_ray,
+        len(state.T_odom_keyframe),
     )
     state, information = problem.minimise(state, iterations)
     local_map.T_odom_keyframe[first:] = state.T_odom_keyframe
@@ -98,11 +102,18 @@ class _Problem:
         sensor_rho: np.ndarray,
         sensor_information: np.ndarray,
         sigma_ray: float,
+        keyframes: int,
     ) -> None:
         self._sights = sights
         self._sensor_rho, self._sensor_information = sensor_rho, sensor_information
         self._sigma = sigma_ray
         self._starts = np.flatnonzero(np.diff(sights.point, prepend=-1))
+        self._size = 6 * keyframes
+        pair = sights.keyframe * keyframes + sights.anchor
+        self._pairs = [
+            (int(one) // keyframes, int(one) % keyframes, np.flatnonzero(pair == one))
+            for one in np.unique(pair)
+        ]
 
     def minimise(self, state: _State, iterations: int) -> tuple[_State, np.ndarray]:
         """Levenberg-Marquardt; returns the state and the (N,) information of the rhos."""
@@ -150,36 +161,53 @@ class _Problem:
         u = q[:, :2] / q[:, 2:]
         e = (u - s.ray) / self._sigma
         root = np.sqrt(1.0 / (1.0 + (e**2).sum(1)))  # of the Cauchy weight
-        P = np.zeros((len(q), 2, 3))  # d u / d q, weighted
-        P[:, 0, 0] = P[:, 1, 1] = 1.0
-        P[:, :, 2] = -u
-        P *= (root / (q[:, 2] * self._sigma))[:, None, None]
+        scale = root / self._sigma
         rho = state.rho[s.point]
-        of_keyframe = np.concatenate([-rho[:, None, None] * P, P @ _hat(q)], 2)  # (M, 2, 6)
-        PR = P @ T[:, :3, :3]
-        of_anchor = np.concatenate([rho[:, None, None] * PR, -PR @ _hat(s.ray0)], 2)
+        P = _projection_slope(u, scale / q[:, 2])  # (M, 2, 3) d u / d q
+        PR = np.einsum('mij,mjk->mik', P, T[:, :3, :3])
         of_rho = np.einsum('mij,mj->mi', P, T[:, :3, 3])  # (M, 2)
-        count = 6 * len(state.T_odom_keyframe)
-        J = np.zeros((len(q), 2, count))
-        rows = np.arange(len(q))[:, None, None]
-        axis = np.arange(2)[None, :, None]
-        columns = np.arange(6)[None, None, :]
-        J[rows, axis, 6 * s.keyframe[:, None, None] + columns] = of_keyframe
-        J[rows, axis, 6 * s.anchor[:, None, None] + columns] = of_anchor
-        J = J[:, :, 6 * FIXED :]
+        of_keyframe = np.concatenate(
+            [-rho[:, None, None] * P, _turn_slope(u) * scale[:, None, None]], 2
+        )
+        of_anchor = np.concatenate([rho[:, None, None] * PR, -_times_hat(PR, s.ray0)], 2)
         e = e * root[:, None]
-        coupling = np.add.reduceat(np.einsum('mi,mic->mc', of_rho, J), self._starts)
+        pose, gradient = self._pose_equations(of_keyframe, of_anchor, e)
         off = state.rho - self._sensor_rho
-        flat = J.reshape(-1, J.shape[2])
+        free = slice(6 * FIXED, None)
         return _Equations(
-            pose=flat.T @ flat,
-            pose_gradient=flat.T @ e.ravel(),
-            coupling=coupling,
+            pose=pose[free, free],
+            pose_gradient=gradient[free],
+            coupling=self._coupling(of_rho, of_keyframe, of_anchor)[:, free],
             rho_information=np.add.reduceat((of_rho**2).sum(1), self._starts)
             + self._sensor_information,
             rho_gradient=np.add.reduceat((of_rho * e).sum(1), self._starts)
             + self._sensor_information * off,
         )
+
+    def _pose_equations(
+        self, of_keyframe: np.ndarray, of_anchor: np.ndarray, e: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Normal matrix (6K, 6K) and gradient (6K,), summed per pair of keyframes."""
+        pose, gradient = np.zeros((self._size, self._size)), np.zeros(self._size)
+        rows = np.concatenate([of_keyframe, of_anchor], 2)  # (M, 2, 12)
+        for keyframe, anchor, chosen in self._pairs:
+            J = rows[chosen].reshape(-1, 12)
+            index = np.r_[6 * keyframe : 6 * keyframe + 6, 6 * anchor : 6 * anchor + 6]
+            pose[np.ix_(index, index)] += J.T @ J
+            gradient[index] += J.T @ e[chosen].ravel()
+        return pose, gradient
+
+    def _coupling(
+        self, of_rho: np.ndarray, of_keyframe: np.ndarray, of_anchor: np.ndarray
+    ) -> np.ndarray:
+        """(N, 6K) between every inverse depth and the poses that see it."""
+        s = self._sights
+        coupling = np.zeros((len(self._starts), self._size // 6, 6))
+        # A point is seen once per keyframe: plain assignment; its anchor collects all sights.
+        coupling[s.point, s.keyframe] = np.einsum('mi,mic->mc', of_rho, of_keyframe)
+        at_anchor = np.add.reduceat(np.einsum('mi,mic->mc', of_rho, of_anchor), self._starts)
+        coupling[np.arange(len(self._starts)), s.anchor[self._starts]] = at_anchor
+        return coupling.reshape(len(self._starts), -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,9 +234,21 @@ class _Equations:
         return _State(T, state.rho + step_rho)
 
 
-def _hat(v: np.ndarray) -> np.ndarray:
-    """(M, 3, 3) cross product matrices."""
-    H = np.zeros((len(v), 3, 3))
-    H[:, 0, 1], H[:, 0, 2], H[:, 1, 2] = -v[:, 2], v[:, 1], -v[:, 0]
-    H[:, 1, 0], H[:, 2, 0], H[:, 2, 1] = v[:, 2], -v[:, 1], v[:, 0]
-    return H
+def _projection_slope(u: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """(M, 2, 3) slope of the projection, [1 0 -u; 0 1 -v] times `scale`."""
+    P = np.zeros((len(u), 2, 3))
+    P[:, 0, 0] = P[:, 1, 1] = 1.0
+    P[:, :, 2] = -u
+    return P * scale[:, None, None]
+
+
+def _turn_slope(u: np.ndarray) -> np.ndarray:
+    """(M, 2, 3) slope of a sight when the camera turns: [1 0 -u; 0 1 -v] [u v 1]x."""
+    a, b = u[:, 0], u[:, 1]
+    rows = np.array([[a * b, -(1 + a * a), b], [1 + b * b, -a * b, -a]])
+    return rows.transpose(2, 0, 1)
+
+
+def _times_hat(A: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(M, 2, 3) A [v]x for A (M, 2, 3) and v (M, 3)."""
+    return np.cross(A, v[:, None, :])

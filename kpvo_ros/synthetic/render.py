@@ -75,6 +75,8 @@ def render(
     Raises:
         SyntheticError: the poses have another shape or are not finite.
     """
+    if isinstance(T_world_camera, np.ndarray):
+        T_world_camera = T_world_camera.copy()  # torch warns of read-only arrays
     poses = torch.as_tensor(T_world_camera, dtype=torch.float64)
     poses = poses[None] if poses.ndim == 2 else poses
     if poses.shape[1:] != (4, 4) or not bool(poses.isfinite().all()):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
+from scipy import ndimage
 
 from kpvo_ros.errors import SyntheticError
 from kpvo_ros.synthetic.curves import Curve
@@ -113,13 +114,15 @@ def _gates(
 
 
 def _smooth(speed: np.ndarray, curve: Curve, reach_m: float) -> np.ndarray:
-    """Brake before bends: running mean of the speed over `reach_m` of the curve, three times."""
+    """Brake before bends: no faster than the limit anywhere, changing over some `reach_m`.
+
+    Three running means of the lowest limit within their common reach.
+    """
     if curve.length_m == 0:
         return speed
+    mode = 'wrap' if curve.closed else 'nearest'
     width = max(1, round(reach_m / (curve.length_m / len(speed))))
-    kernel = np.ones(width) / width
-    ends = (width // 2, width - 1 - width // 2)
+    speed = ndimage.minimum_filter1d(speed, 3 * width, mode=mode)
     for _ in range(3):
-        speed = np.pad(speed, ends, mode='wrap' if curve.closed else 'edge')
-        speed = np.convolve(speed, kernel, mode='valid')
+        speed = ndimage.uniform_filter1d(speed, width, mode=mode)
     return speed

@@ -48,7 +48,7 @@ def sky(view: View, frame: torch.Tensor, ray: torch.Tensor, pixel_rad: float) ->
     lighting, atlas = view.world.lighting, view.world.atlas
     d = unit(_turn(view.R_world_camera, frame, ray))
     zenith, horizon, brightness = (
-        torch.tensor(colour, device=ray.device)
+        torch.tensor(colour, dtype=torch.float32, device=ray.device)
         for colour in (lighting.zenith, lighting.fog, lighting.sky)
     )
     level = brightness.sum() / 1.48  # the sky of a clear day
@@ -97,7 +97,7 @@ def _light(view: View, samples: Samples, surface: Surface, shaded: torch.Tensor)
     """(3, S) light that falls on the surface."""
     lighting, frame = view.world.lighting, samples.frame
     sky_light, bounce, sun = (
-        torch.tensor(colour, device=shaded.device)[:, None]
+        torch.tensor(colour, dtype=torch.float32, device=shaded.device)[:, None]
         for colour in (lighting.sky, lighting.bounce, lighting.sun)
     )
     up = dot(surface.normal, view.up.T[:, frame])
@@ -122,7 +122,11 @@ def _through_fog(view: View, samples: Samples, colour: torch.Tensor) -> torch.Te
     if lighting.fog_per_m <= 0:
         return colour
     left = torch.exp(-lighting.fog_per_m * length(samples.points))[:, None]
-    fog = torch.tensor(lighting.fog, device=colour.device) * sum(lighting.sky) / 1.48
+    fog = (
+        torch.tensor(lighting.fog, dtype=torch.float32, device=colour.device)
+        * sum(lighting.sky)
+        / 1.48
+    )
     return torch.lerp(fog.expand_as(colour), colour, left)
 
 

@@ -10,7 +10,7 @@ along the longer side of a pixel's footprint, each of the width of the shorter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import functools
 from pathlib import Path
@@ -67,12 +67,13 @@ class TextureAtlas:
         size = len(next(iter(pictures.values())))
         if size < 2 or size & (size - 1):
             raise SyntheticError(f'texture side {size} is not a power of two: use 128, 256, 512')
-        rows = [_rows(name, picture, size) for name, picture in pictures.items()]
         sides = np.array([(size >> k) ** 2 for k in range(size.bit_length())])
         start = np.concatenate([[0], np.cumsum(sides)[:-1]])
-        return cls(
-            tuple(pictures), size, torch.from_numpy(np.concatenate(rows)), torch.from_numpy(start)
-        )
+        table = np.empty((len(pictures), sides.sum(), 12), np.uint8)
+        for rows, (name, picture) in zip(table, pictures.items(), strict=True):
+            rows[:] = _rows(name, picture, size)
+        table = table.reshape(-1, 12)
+        return cls(tuple(pictures), size, torch.from_numpy(table), torch.from_numpy(start))
 
     def __getitem__(self, name: str) -> int:
         """Number of the texture with this name.
@@ -170,21 +171,19 @@ class TextureAtlas:
 @functools.lru_cache(maxsize=4)
 def standard_atlas(seed: int = 0, size: int = 512) -> TextureAtlas:
     """All procedural textures of the package, drawn from one seed."""
-    pictures: dict[str, np.ndarray] = {}
-    root = np.random.SeedSequence(seed)
-    names = [pattern.__name__ for pattern in _PATTERNS]
-    painters = dict(zip(names, _PATTERNS, strict=True))
-    posters = [f'poster_{k}' for k in range(_POSTERS)]
-    landmarks = [f'landmark_{name}' for name in signs.LANDMARK_CLASSES]
-    all_names = [*names, *posters, *landmarks]
-    for name, child in zip(all_names, root.spawn(len(all_names)), strict=True):
-        rng = np.random.default_rng(child)
-        if name in painters:
-            pictures[name] = painters[name](rng, size)
-        elif name in posters:
-            pictures[name] = signs.poster(rng, size)
-        else:
-            pictures[name] = signs.landmark(rng, size, name.removeprefix('landmark_'))
+    painters: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+        **{pattern.__name__: pattern for pattern in _PATTERNS},
+        **{f'poster_{k}': signs.poster for k in range(_POSTERS)},
+        **{
+            f'landmark_{name}': functools.partial(signs.landmark, name=name)
+            for name in signs.LANDMARK_CLASSES
+        },
+    }
+    children = np.random.SeedSequence(seed).spawn(len(painters))
+    pictures = {}
+    for (name, paint), child in zip(painters.items(), children, strict=True):
+        picture = paint(np.random.default_rng(child), size)
+        pictures[name] = np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
     return TextureAtlas.pack(pictures)
 
 

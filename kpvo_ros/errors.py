@@ -40,3 +40,7 @@ class EvaluationError(KpvoError):
 
 class RosError(KpvoError):
     """A node cannot do what it was asked for."""
+
+
+class CommandError(KpvoError):
+    """A subcommand of kpvo cannot do what it was asked for."""

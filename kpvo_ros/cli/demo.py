@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kpvo_ros.evaluation.metrics import Metrics
 
 HELP = 'play a rendered recording with ground truth through the real nodes and score them'
-PRESET = 'loop_200m'
+PRESET, FRAMES = 'loop_200m', 525  # 35 s of a drive through streets
 MIN_TRACKED_PERCENT = 90.0
 MAX_ATE_SHARE = 0.03  # of the path; a robot that is further off did not localize
 IMAGE_TOPIC, INFO_TOPIC, DEPTH_TOPIC = '/camera/image_raw', '/camera/camera_info', '/camera/depth'
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from kpvo_ros.bags.sources import open_source
     from kpvo_ros.cli.rendered import Recipe, rendered_bag
 
-    bag = rendered_bag(args.out / 'sample', Recipe(PRESET, args.seed))
+    bag = rendered_bag(args.out / 'sample', Recipe(PRESET, args.seed, frames=FRAMES))
     result_dir = _fresh(args.out / 'result', args.keep)
     with open_source(bag) as sample:
         frames = sample.info.n_frames or 0

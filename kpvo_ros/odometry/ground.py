@@ -24,13 +24,19 @@ STRIP_HALF_WIDTH = 1.2  # of the strip, in camera heights
 STRIP_LENGTH = 8.5  # how far ahead the strip is used, in camera heights
 MAX_PIXELS = 4000  # of the strip; more gain nothing but time
 MIN_PIXELS = 300  # fewer and the floor counts as not seen
-MIN_CORRELATION = 0.5  # of the aligned strips; less and it is not (or not one) plane
+MIN_CORRELATION = 0.7  # of the aligned strips; less and it is not (or not one) plane
+CELLS = (6, 3)  # of the strip, along and across; each is floor or not
+CELL_CORRELATION = 0.5  # above which a cell moves like the floor
+MIN_FLOOR = 0.25  # share of the strip that must be floor
+MAX_SURPRISE = 16.0  # squared Mahalanobis distance above which a fit is some other surface
+MAX_REFUSALS = 20  # surprises in a row after which the known floor is given up
 GOOD_BASELINE = 0.4  # motion between two views that is waited for, in camera heights
 MAX_SIGMA = 0.15  # relative, of a height from two views; less certain ones wait for more motion
 SEARCH = (0.3, 30.0, 60)  # heights tried first: from, to (in baselines), how many
 NORMAL_SIGMA_RAD = np.deg2rad(2.0)  # prior knowledge of pitch and roll
 NORMAL_WALK_RAD = np.deg2rad(0.05)  # how much they change from keyframe to keyframe
 HEIGHT_WALK = 0.005  # relative change of h from keyframe to keyframe (drift of the map's unit)
+HEIGHT_NOISE = 0.01  # relative unevenness of real floors between two fits
 PIXEL_CORRELATION = 30.0  # pixels that count as one independent measurement
 
 
@@ -57,6 +63,7 @@ class GroundPlane:
         self._rays: tuple[Camera, np.ndarray, np.ndarray] | None = None
         self.m: np.ndarray | None = None
         self.covariance = np.zeros((3, 3))
+        self._refusals = 0
 
     @property
     def height(self) -> float:
@@ -95,16 +102,30 @@ class GroundPlane:
             return None
         last, now = self._view, _View(_flatten(gray), T_odom_camera)
         fit = self._measure(last, now, T_now_last, camera)
-        if fit is None:
+        if fit is None or self._surprises(*fit):
             self._view = now
             if self.m is not None:
                 self.covariance = self.covariance + self._walk(self.m, 0.0, HEIGHT_WALK)
             return 'the floor ahead is not seen, or is no textured plane'
         if _relative_sigma(*fit) > MAX_SIGMA:
             return None  # too little parallax yet
-        self._view = now
+        self._view, self._refusals = now, 0
         self._fuse(*fit)
         return ''
+
+    def _surprises(self, m: np.ndarray, information: np.ndarray) -> bool:
+        """Whether a fit contradicts the known floor: a wall or kerb in the strip."""
+        if self.m is None or _relative_sigma(m, information) > MAX_SIGMA:
+            return False
+        covariance = self.covariance + np.linalg.inv(information)
+        covariance = covariance + self._walk(self.m, NORMAL_WALK_RAD, HEIGHT_NOISE)
+        off = m - self.m
+        if off @ np.linalg.solve(covariance, off) <= MAX_SURPRISE:
+            return False
+        self._refusals += 1
+        if self._refusals > MAX_REFUSALS:
+            self.m, self._refusals = None, 0
+        return True
 
     def _measure(
         self, last: _View, now: _View, T_now_last: np.ndarray, camera: Camera
@@ -114,7 +135,13 @@ class GroundPlane:
         strip = None if start is None else self._strip(camera, start, MAX_PIXELS)
         if start is None or strip is None:
             return None
-        return _Alignment(last.gray, now.gray, T_now_last, camera, *strip).fit(start)
+        alignment = _Alignment(last.gray, now.gray, T_now_last, camera, *strip)
+        floor = alignment.floor_pixels(start)
+        if floor.sum() < max(MIN_PIXELS, MIN_FLOOR * len(floor)):
+            return None
+        xy, rays = strip
+        alignment = _Alignment(last.gray, now.gray, T_now_last, camera, xy[floor], rays[floor])
+        return alignment.fit(start)
 
     def _search(
         self, last: _View, now: _View, T_now_last: np.ndarray, camera: Camera
@@ -196,6 +223,20 @@ class _Alignment:
             return -1.0
         return float(np.corrcoef(value[inside], self._value[inside])[0, 1])
 
+    def floor_pixels(self, m: np.ndarray) -> np.ndarray:
+        """(N,) bool: pixels in cells of the strip that move like the floor `m` does."""
+        value, inside, _, _ = self._look_up(m)
+        cell = _cells(self._rays @ m, self._rays[:, 0], CELLS)
+        cell[~inside] = -1
+        floor = np.zeros(len(cell), bool)
+        for one in range(CELLS[0] * CELLS[1]):
+            chosen = np.flatnonzero(cell == one)
+            if len(chosen) < 20:
+                continue
+            pair = np.corrcoef(value[chosen], self._value[chosen])[0, 1]
+            floor[chosen] = pair > CELL_CORRELATION
+        return floor
+
     def fit(self, m: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Gauss-Newton from `m`: (m, information (3, 3)), None when the strips do not agree."""
         information = np.zeros((3, 3))
@@ -243,6 +284,14 @@ def _relative_sigma(m: np.ndarray, information: np.ndarray) -> float:
     if np.linalg.cond(information) > 1e12:
         return float('inf')
     return float(np.sqrt(m @ np.linalg.inv(information) @ m)) / float(m @ m)
+
+
+def _cells(near: np.ndarray, side: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(N,) int cell of each pixel: `shape` bins of equal count by nearness, then by side."""
+    rank = np.empty((2, len(near)), int)
+    rank[0, np.argsort(near)] = np.arange(len(near))
+    rank[1, np.argsort(side)] = np.arange(len(near))
+    return (rank[0] * shape[0] // len(near)) * shape[1] + rank[1] * shape[1] // len(near)
 
 
 def _bilinear(image: np.ndarray, xy: np.ndarray) -> np.ndarray:

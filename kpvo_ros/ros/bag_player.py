@@ -33,6 +33,7 @@ from kpvo_ros.ros.convert import header_of
 
 _SLICE_S = 0.05  # the longest sleep, so that Ctrl-C and /clock are served
 _ACK_TIMEOUT_S = 2.0
+_LEAD_S = 0.5  # from announcing an offset to the first message that has it
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STATIC_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -137,6 +138,8 @@ class BagPlayer:
         main_topic = images[0] if images else next(iter(self._publishers))
         publisher = self._publishers[main_topic]
         names = [self._node.resolve_topic_name(name) for name in self._options.wait_for]
+        if names and self._offset is not None:  # whoever records needs it before the first stamp
+            names.append(self._offset.topic_name)
         deadline_s = time.monotonic() + self._options.wait
         while self._node.context.ok():
             missing = [] if publisher.get_subscription_count() else [publisher.topic_name]
@@ -158,8 +161,7 @@ class BagPlayer:
 
     def _play_once(self) -> int:
         first_ns = self._bag.start_ns + int(self._options.start * 1e9)
-        self._announce_offset(first_ns)
-        started_s = time.monotonic()
+        started_s = self._start_time_s(first_ns)
         count = 0
         for raw in self._with_progress(self._selected(first_ns)):
             due_s = started_s + (raw.recorded_ns - first_ns) / 1e9 / self._options.rate
@@ -190,11 +192,16 @@ class BagPlayer:
         hidden = self._options.quiet or not sys.stderr.isatty()
         return iter(tqdm(messages, total=total, unit='msg', desc='playing', disable=hidden))
 
-    def _announce_offset(self, first_ns: int) -> None:
-        if self._offset is not None:
-            self._offset_ns = time.time_ns() - first_ns
-            self._offset.publish(Int64(data=self._offset_ns))
-            print(f'restamp offset {self._offset_ns} ns')
+    def _start_time_s(self, first_ns: int) -> float:
+        """When the first message is due; a new offset is known everywhere before."""
+        if self._offset is None:
+            return time.monotonic()
+        started_s = time.monotonic() + _LEAD_S
+        self._offset_ns = time.time_ns() + int(_LEAD_S * 1e9) - first_ns
+        self._offset.publish(Int64(data=self._offset_ns))
+        self._offset.wait_for_all_acked(Duration(seconds=_LEAD_S))
+        print(f'restamp offset {self._offset_ns} ns')
+        return started_s
 
     def _sleep_until(self, due_s: float, bag_ns: int) -> bool:
         """Sleep, keeping /clock running; False when the program is to end."""

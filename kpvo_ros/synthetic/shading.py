@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from kpvo_ros.synthetic.surface import Samples, Surface
-from kpvo_ros.synthetic.vectors import dot, length, rotate, unit
+from kpvo_ros.synthetic.vectors import dot, length, of_frame, rotate, unit
 from kpvo_ros.synthetic.view import View
 
 _GRIME_M = 6.3  # one repeat of the dirt, of no simple ratio to the textures' sizes
@@ -100,19 +100,21 @@ def _light(view: View, samples: Samples, surface: Surface, shaded: torch.Tensor)
         torch.tensor(colour, dtype=torch.float32, device=shaded.device)[:, None]
         for colour in (lighting.sky, lighting.bounce, lighting.sun)
     )
-    up = dot(surface.normal, view.up.T[:, frame])
+    up = dot(surface.normal, of_frame(view.up, frame))
     light = torch.lerp(bounce, sky_light, 0.5 + 0.5 * up)
     reaches = (~shaded).float()
     if view.sun is not None:
-        facing = dot(surface.normal, view.sun.T[:, frame]).clamp(min=0)
+        facing = dot(surface.normal, of_frame(view.sun, frame)).clamp(min=0)
         light = light + sun * (facing * reaches)
+    points = samples.points
     for index in range(view.lamps.shape[1]):
-        towards = view.lamps[:, index].T[:, frame] - samples.points
+        towards = of_frame(view.lamps[:, index], frame) - points
         square = dot(towards, towards)
         facing = dot(surface.normal, towards).clamp(min=0) * square.clamp(min=1e-8).rsqrt()
         if index == 0 and view.sun is None:
             facing = facing * reaches
-        light = light + view.lamp_power[:, index].T[:, frame] * (facing / (square + _LAMP_CORE_M2))
+        power = of_frame(view.lamp_power[:, index], frame)
+        light = torch.addcmul(light, power, facing / (square + _LAMP_CORE_M2))
     return light
 
 

@@ -108,7 +108,9 @@ Mapped = tuple[torch.Tensor, list[torch.Tensor]]
 
 def _box_normal(o: torch.Tensor, d: torch.Tensor, hit: torch.Tensor) -> Pair:
     """Face through which the ray enters: axis * 2 + (1 on the positive side)."""
-    axis = slabs(o, d)[0].argmax(0)
+    x_in, y_in, z_in = slabs(o, d)[0]
+    last_yz = torch.where(y_in >= z_in, 1, 2)  # argmax over three rows is slow in torch
+    axis = torch.where(x_in >= torch.maximum(y_in, z_in), 0, last_yz)
     positive = d.gather(0, axis[None])[0] < 0
     sign = torch.where(positive, 1.0, -1.0)
     normal = torch.stack([torch.where(axis == k, sign, 0.0) for k in range(3)])

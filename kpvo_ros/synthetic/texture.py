@@ -162,7 +162,8 @@ class TextureAtlas:
         fx, fy = (x - left)[:, None], (y - top)[:, None]
         mask = side - 1
         row = (top.long() & mask) * side + (left.long() & mask) + self.level_start[level]
-        texels = self.table[row + texture * (len(self.table) // len(self.names))].float()
+        row += texture * (len(self.table) // len(self.names))
+        texels = self.table.index_select(0, row).float()
         upper = torch.lerp(texels[:, 0:3], texels[:, 3:6], fx)
         lower = torch.lerp(texels[:, 6:9], texels[:, 9:12], fx)
         return torch.lerp(upper, lower, fy).mul_(1 / 255)

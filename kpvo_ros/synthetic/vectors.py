@@ -31,3 +31,8 @@ def rotate(A: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
     result = A[:, 0] * vector[0]
     result = torch.addcmul(result, A[:, 1], vector[1])
     return torch.addcmul(result, A[:, 2], vector[2])
+
+
+def of_frame(values: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
+    """Vectors (B, K) of the frames (S,) as columns (K, S); (K, 1) when there is one frame."""
+    return values.T if len(values) == 1 else values.T[:, frame]

@@ -13,6 +13,7 @@ import torch
 
 from kpvo_ros.synthetic.raycast import interval
 from kpvo_ros.synthetic.rays import RayGrid
+from kpvo_ros.synthetic.vectors import of_frame
 from kpvo_ros.synthetic.view import NEAR_M, View
 from kpvo_ros.synthetic.world import Shape
 
@@ -95,7 +96,7 @@ class ShadowLight:
 
     def towards(self, frame: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Vectors (3, S), not normalised, from points (3, S) of the given frames to the light."""
-        vector = self.vector.T[:, frame]
+        vector = of_frame(self.vector, frame)
         return vector - points if self.is_lamp else vector.expand_as(points)
 
     def blocks(

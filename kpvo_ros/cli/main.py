@@ -7,11 +7,14 @@ import heavy things inside `run`, so that `--help` is instant.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 from types import ModuleType
 
 from kpvo_ros.errors import KpvoError
@@ -25,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.DEBUG if args.verbose else logging.WARNING
     logging.basicConfig(format='%(levelname)s: %(message)s', level=level, stream=sys.stderr)
     try:
-        return args.run(args)
+        with _sigterm_like_ctrl_c():
+            return args.run(args)
     except KpvoError as error:
         print(f'kpvo {args.command}: {error}', file=sys.stderr)
         return 1
@@ -65,6 +69,19 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     return parser
+
+
+@contextlib.contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """So that SIGTERM also unwinds: files are completed and child processes ended."""
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == '__main__':

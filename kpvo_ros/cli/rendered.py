@@ -7,11 +7,15 @@ only when the manifest names the same recipe and the same renderer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 import dataclasses
 import hashlib
 import json
+import multiprocessing
+import os
 from pathlib import Path
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,12 +24,13 @@ from kpvo_ros.bags.convert import convert
 from kpvo_ros.bags.source import Record, SourceInfo, SourceKind
 from kpvo_ros.cli.common import progress_bar
 from kpvo_ros.errors import SyntheticError
-from kpvo_ros.types import Trajectory
+from kpvo_ros.types import Frame, Trajectory
 
 if TYPE_CHECKING:
     from kpvo_ros.synthetic.recording import SyntheticSequence
 
 _MANIFEST = 'manifest.json'
+_MAX_WORKERS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +58,11 @@ class Recipe:
 
 
 class RenderedSource:
-    """A synthetic sequence as a recorded one; a `bags.source.Source`."""
+    """A synthetic sequence as a recorded one; a `bags.source.Source`.
+
+    Frames are rendered in one process per core with one thread each: pictures this small gain
+    little from threads, and threads that wait for each other stall on a busy machine.
+    """
 
     def __init__(self, sequence: SyntheticSequence) -> None:
         self._sequence = sequence
@@ -72,8 +81,14 @@ class RenderedSource:
 
     def records(self) -> Iterator[Record]:
         """Render frame after frame."""
-        for rendered in self._sequence.frames():
-            yield rendered.frame
+        workers = max(1, min(_MAX_WORKERS, len(os.sched_getaffinity(0))))
+        with ProcessPoolExecutor(
+            workers, multiprocessing.get_context('spawn'), _begin_work, (self._sequence,)
+        ) as pool:
+            try:
+                yield from pool.map(_render_one, range(len(self._sequence)))
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def ground_truth(self) -> Trajectory:
         """The path of the optical frame."""
@@ -108,7 +123,7 @@ def rendered_bag(folder: Path, recipe: Recipe) -> Path:
         SyntheticError: the recipe names no preset, or the folder cannot be written.
     """
     home = folder / recipe.name
-    bag, manifest = home / 'bag', home / _MANIFEST
+    bag, manifest = home / recipe.preset, home / _MANIFEST
     wanted = {'recipe': dataclasses.asdict(recipe), 'renderer': _renderer_digest()}
     if bag.is_dir() and _read(manifest) == wanted:
         return bag
@@ -127,6 +142,23 @@ def rendered_bag(folder: Path, recipe: Recipe) -> Path:
             f'{home}: cannot be written ({error.strerror}); choose another folder'
         ) from None
     return bag
+
+
+_worker_sequence: SyntheticSequence | None = None  # of this worker process
+
+
+def _begin_work(sequence: SyntheticSequence) -> None:
+    import torch
+
+    global _worker_sequence
+    _worker_sequence = sequence
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits
+
+
+def _render_one(index: int) -> Frame:
+    assert _worker_sequence is not None
+    return _worker_sequence.frame(index).frame
 
 
 def _sequence(recipe: Recipe) -> SyntheticSequence:

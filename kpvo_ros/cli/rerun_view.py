@@ -37,6 +37,8 @@ class RerunView:
     """
 
     def __init__(self, path: str) -> None:
+        if path and not path.endswith('.rrd'):
+            raise CommandError(f'--rerun takes FILE.rrd or nothing, not {path!r}')
         self._rr = _load_rerun()
         self._positions: list[np.ndarray] = []
         self._last_status: tuple[Status, str] | None = None

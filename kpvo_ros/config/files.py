@@ -62,7 +62,10 @@ def read_values(path: pathlib.Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, Mapping):
         raise ConfigError(f'{path}: holds no "name: value" lines; see kpvo params --yaml')
-    return flatten(_without_ros_layers(content))
+    try:
+        return _flat_without_ros_layers(content)
+    except RecursionError:
+        raise ConfigError(f'{path}: contains itself through an alias; mend the file') from None
 
 
 def dump_yaml(record: Any) -> str:
@@ -102,12 +105,17 @@ def range_text(spec: ParameterSpec) -> str:
     return f'{low} .. {high}'
 
 
-def _without_ros_layers(content: Mapping[str, Any]) -> dict[str, Any]:
+def _flat_without_ros_layers(content: Mapping[str, Any]) -> dict[str, Any]:
     """Strip `node_name: ros__parameters:`; several nodes in one file are merged."""
     merged: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping) and set(value) == {'ros__parameters'}:
-            merged |= value['ros__parameters'] or {}
+            parameters = value['ros__parameters']
+            if not isinstance(parameters, Mapping | None):
+                raise ConfigError(
+                    f'{key}: ros__parameters holds no "name: value" lines; see kpvo params --yaml'
+                )
+            merged |= flatten(parameters or {})
         else:
-            merged[str(key)] = value
+            merged |= flatten({str(key): value})
     return merged

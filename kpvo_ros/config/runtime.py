@@ -26,7 +26,7 @@ class FrontendConfig:
         1000, 'Keypoints kept per image; lower it on a slow computer.', low=50, high=10000
     )
     grid_cell_px: int = parameter(
-        40,
+        20,
         'Keypoints are spread evenly over square cells of this size; larger keeps stronger ones.',
         low=8,
         high=512,
@@ -59,7 +59,7 @@ class TrackingConfig:
         4, 'Pyramid levels of the optical flow; more allow faster image motion.', low=0, high=8
     )
     flow_max_error_px: float = parameter(
-        1.0, 'A track is kept when flowing back ends this close to its start.', low=0.05, high=10.0
+        0.3, 'A track is kept when flowing back ends this close to its start.', low=0.05, high=10.0
     )
     match_ratio: float = parameter(
         0.85,

@@ -191,13 +191,20 @@ def _convert(spec: ParameterSpec, value: Any) -> Value:
     if spec.type is int and isinstance(value, int):
         return value
     if spec.type is float and isinstance(value, int | float):
-        return float(value)
+        return _to_float(value)
     if spec.type is tuple and not isinstance(value, str) and hasattr(value, '__iter__'):
         elements = list(value)
         numeric = all(isinstance(e, int | float) and not isinstance(e, bool) for e in elements)
         if numeric and len(elements) == spec.length:
-            return tuple(float(e) for e in elements)
+            return tuple(_to_float(e) for e in elements)
     raise ConfigError(f'{spec.name}: {value!r} has the wrong type; it needs {_type_name(spec)}')
+
+
+def _to_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf if number > 0 else -math.inf
 
 
 def _from_text(spec: ParameterSpec, text: str) -> Any:

@@ -1,7 +1,9 @@
 """The first two views: relative pose from points without any depth.
 
-Essential matrix with a parallax test. The test is on the median angle between rays after the
-rotation is taken out: a camera that only turned has none, and a map made from it would be noise.
+Essential matrix with two tests that a camera which only turned must fail, because a map made from
+it would be noise. A plain rotation must not explain the sights: the essential matrix of a few
+noisy ones in a corner of the image mixes up turning and shifting, and then finds parallax where
+there is none. And the median angle between rays after the rotation is taken out must suffice.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from kpvo_ros.odometry.tracking import to_ideal_pixels
 
 MIN_SIGHTS = 40  # fewer tracks than this and the essential matrix is guesswork
 MIN_SUPPORT = 0.6  # share of the tracks that must obey it
+MIN_TURN_ERROR_PX = 2.0  # median error that the best rotation must leave; tracks are half as bad
 
 
 def relative_pose(
@@ -36,6 +39,8 @@ def relative_pose(
     if len(sights) < MIN_SIGHTS:
         return None
     ray0 = local_map.ray[sights.point]
+    if camera.fx * _turn_error_rad(ray0, sights.ray) < MIN_TURN_ERROR_PX:
+        return None
     result = solve.estimate_essential(
         to_ideal_pixels(camera, ray0),
         to_ideal_pixels(camera, sights.ray),
@@ -52,9 +57,33 @@ def relative_pose(
     return result.T_1_0
 
 
+def _turn_error_rad(ray0: np.ndarray, ray1: np.ndarray) -> float:
+    """Median angle between the rays that the best rotation leaves."""
+    usable = np.isfinite(ray1).all(1)  # what the lens cannot show is NaN
+    ray0, ray1 = ray0[usable], ray1[usable]
+    if not len(ray1):
+        return 0.0
+    agrees = np.ones(len(ray0), bool)
+    for _ in range(5):  # least squares over the better half: false tracks must not pull
+        error = _parallax_rad(ray0, ray1, _best_rotation(ray0[agrees], ray1[agrees]))
+        agrees = error <= np.median(error)
+    return float(np.median(error))
+
+
+def _best_rotation(ray0: np.ndarray, ray1: np.ndarray) -> np.ndarray:
+    """Kabsch 1976; defined for any rays, also for a degenerate heap of them."""
+    U, _, Vt = np.linalg.svd(_directions(ray1).T @ _directions(ray0))
+    U[:, 2] *= np.linalg.det(U @ Vt)
+    return U @ Vt
+
+
 def _parallax_rad(ray0: np.ndarray, ray1: np.ndarray, R_1_0: np.ndarray) -> np.ndarray:
-    ones = np.ones((len(ray0), 1))
-    a = np.concatenate([ray0, ones], 1) @ R_1_0.T
-    b = np.concatenate([ray1, ones], 1)
+    a, b = _directions(ray0) @ R_1_0.T, _directions(ray1)
     cross = np.linalg.norm(np.cross(a, b), axis=1)
     return np.arctan2(cross, np.einsum('ni,ni->n', a, b))
+
+
+def _directions(ray: np.ndarray) -> np.ndarray:
+    """(N, 3) unit vectors of (N, 2) coordinates on the plane z = 1."""
+    ray = np.concatenate([ray, np.ones((len(ray), 1))], 1)
+    return ray / np.linalg.norm(ray, axis=1, keepdims=True)

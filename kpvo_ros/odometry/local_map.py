@@ -94,6 +94,16 @@ class LocalMap:
         local = _homogeneous(self.ray[point]) / self.rho[point, None]
         return np.einsum('nij,nj->ni', T[:, :3, :3], local) + T[:, :3, 3]
 
+    def sight_errors(self, sights: Sights, T_odom_camera: np.ndarray) -> np.ndarray:
+        """(N,) distance on the plane z = 1 of each sight from where the map expects it.
+
+        NaN for points without depth.
+        """
+        turned, shift = self._rays_seen_from(sights.point, T_odom_camera)
+        p = turned + self.rho[sights.point, None] * shift
+        error = np.linalg.norm(p[:, :2] / p[:, 2:] - sights.ray, axis=1)
+        return np.where(self.has_depth[sights.point], error, np.nan)
+
     def depth_noise(self, point: np.ndarray, T_odom_camera: np.ndarray) -> np.ndarray:
         """(M,) how far, on the plane z = 1 of a camera, one sigma of depth moves each point."""
         turned, shift = self._rays_seen_from(point, T_odom_camera)

@@ -57,7 +57,11 @@ class Mapper:
         sights = concatenate(sights, added)
         self.map.sights[-1] = sights
         adjust(self.map, self._config.keyframes.adjust_window, SIGHT_SIGMA_PX / frame.camera.fx)
-        return self._prune(sights)
+        # What the adjusted map cannot explain is a track that slid, or something that moves.
+        error = self.map.sight_errors(sights, self.map.T_odom_keyframe[-1])
+        limit = self._config.tracking.inlier_threshold_px / frame.camera.fx
+        self.map.sights[-1] = sights[~(error > limit)]
+        return self._prune(self.map.sights[-1])
 
     def measure(self, frame: Frame, sights: Sights, T_odom_camera: np.ndarray) -> None:
         """Fold sights from a known pose, and depth readings there, into the map."""

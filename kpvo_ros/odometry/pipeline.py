@@ -61,7 +61,11 @@ class Odometry:
         self.reset()
 
     def reset(self, T_odom_base: np.ndarray | None = None) -> None:
-        """Forget the map and start again at a pose (default: the origin)."""
+        """Forget everything and start again.
+
+        Args:
+            T_odom_base: (4, 4) pose of the base to start from, the origin by default.
+        """
         start = np.eye(4) if T_odom_base is None else T_odom_base
         self._motion = MotionState(start @ self._T_base_camera)  # of the camera in the map
         self._published = (
@@ -115,8 +119,8 @@ class Odometry:
             if last - frame.stamp_ns <= _TIME_JUMP_NS:
                 return 'stamp is not newer than the last one: frame ignored'
             jump_s = (last - frame.stamp_ns) * 1e-9
-            _log.warning('time jumped back by %.1f s (a looped bag?): starting anew', jump_s)
-            self.reset()
+            _log.warning('time jumped back %.1f s (looped bag?): new map at the held pose', jump_s)
+            self.reset(self._published.T_odom_camera @ se3.inverse(self._T_base_camera))
         if frame.gray.shape != (frame.camera.height, frame.camera.width):
             return f'image {frame.gray.shape} does not match its camera_info: frame ignored'
         if self._camera is not None and frame.camera != self._camera:

@@ -102,32 +102,7 @@ def make_corridor(
         )
     rng = np.random.default_rng(seed)
     b = WorldBuilder(atlas or standard_atlas(), rng)
-    middle = length_m / 2
-    b.box(
-        (middle, 0, -0.25),
-        (length_m + 1, width_m + 1, 0.5),
-        Skin(str(rng.choice(['tiles', 'parquet', 'paving'])), 2.4),
-        casts_shadow=False,
-    )
-    b.box(
-        (middle, 0, height_m + 0.25),
-        (length_m + 1, width_m + 1, 0.5),
-        Skin('concrete', 2.4),
-        casts_shadow=False,
-    )
-    for x, yaw in ((-_WALL / 2, 0.0), (length_m + _WALL / 2, np.pi)):
-        skin = Skin('brick', 2.6)
-        b.box(
-            (x, 0, height_m / 2), (_WALL, width_m + 1, height_m), skin, yaw=yaw, casts_shadow=False
-        )
-    for side in (-1, 1):
-        _corridor_wall(b, rng, side, length_m, width_m, height_m)
-        b.cylinder(
-            (0, 0, 0),
-            (0.12, 0.12, length_m),
-            Skin('metal', 0.8, props.pastel(rng, 0.4)),
-            pose=_lying(middle, side * (width_m / 2 - 0.12), height_m - 0.2),
-        )
+    _corridor_shell(b, rng, (length_m, width_m, height_m))
     _corridor_things(b, rng, n_objects, length_m, width_m)
     count = min(8, max(2, round(length_m / 4.5)))
     xs = (np.arange(count) + 0.5) * length_m / count
@@ -201,6 +176,35 @@ def _shell(b: WorldBuilder, rng: Rng, size: tuple[float, float, float], floor: S
         centre = (x * (length + _WALL) / 2, y * (width + _WALL) / 2, height / 2)
         extent = (_WALL if x else length + 1, width + 1 if x else _WALL, height)
         b.box(centre, extent, skin, casts_shadow=False)
+
+
+def _corridor_shell(b: WorldBuilder, rng: Rng, size: tuple[float, float, float]) -> None:
+    """Floor, ceiling, walls on all sides, and a pipe under the ceiling on either side."""
+    length, width, height = size
+    middle = length / 2
+    b.box(
+        (middle, 0, -0.25),
+        (length + 1, width + 1, 0.5),
+        Skin(str(rng.choice(['tiles', 'parquet', 'paving'])), 2.4),
+        casts_shadow=False,
+    )
+    b.box(
+        (middle, 0, height + 0.25),
+        (length + 1, width + 1, 0.5),
+        Skin('concrete', 2.4),
+        casts_shadow=False,
+    )
+    for x, yaw in ((-_WALL / 2, 0.0), (length + _WALL / 2, np.pi)):
+        skin = Skin('brick', 2.6)
+        b.box((x, 0, height / 2), (_WALL, width + 1, height), skin, yaw=yaw, casts_shadow=False)
+    for side in (-1, 1):
+        _corridor_wall(b, rng, side, length, width, height)
+        b.cylinder(
+            (0, 0, 0),
+            (0.12, 0.12, length),
+            Skin('metal', 0.8, props.pastel(rng, 0.4)),
+            pose=_lying(middle, side * (width / 2 - 0.12), height - 0.2),
+        )
 
 
 def _corridor_wall(

@@ -8,7 +8,8 @@ device of the world; batches of poses are rendered together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -87,7 +88,7 @@ def render(
     grid = ray_grid(camera, world.device)
     limit = _CHUNK_PIXELS.get(world.device.type, _CHUNK_PIXELS['cuda'])
     step = max(1, limit // (camera.width * camera.height))
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         parts = [
             _render_chunk(
                 View.of(world, pose.to(world.device), time.to(world.device)),
@@ -105,6 +106,21 @@ def encode(radiance: torch.Tensor) -> torch.Tensor:
     bright = (radiance - 0.7).clamp(min=0)
     soft = torch.where(radiance > 0.7, 0.7 + 0.3 * bright / (bright + 0.3), radiance)
     return (soft.clamp(min=0).sqrt() * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Borrow torch's thread setting.
+
+    The work is many small steps: a second thread gains 5 % on an idle machine and waits at every
+    step on a busy one (measured: 112 ms a frame with one thread, 679 ms with two).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]

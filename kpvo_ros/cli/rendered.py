@@ -7,7 +7,7 @@ only when the manifest names the same recipe and the same renderer.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 import shutil
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _MANIFEST = 'manifest.json'
 _MAX_WORKERS = 8
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +84,11 @@ class RenderedSource:
     def records(self) -> Iterator[Record]:
         """Render frame after frame."""
         workers = max(1, min(_MAX_WORKERS, len(os.sched_getaffinity(0))))
-        with ProcessPoolExecutor(
-            workers, multiprocessing.get_context('spawn'), _begin_work, (self._sequence,)
-        ) as pool:
-            try:
-                yield from pool.map(_render_one, range(len(self._sequence)))
-            finally:
-                pool.shutdown(cancel_futures=True)
+        with contextlib.ExitStack() as stack:
+            with _held_signals():  # an end that comes now would leave half a pool behind
+                context = multiprocessing.get_context('spawn')
+                pool = stack.enter_context(context.Pool(workers, _begin_work, (self._sequence,)))
+            yield from pool.imap(_render_one, range(len(self._sequence)))
 
     def ground_truth(self) -> Trajectory:
         """The path of the optical frame."""
@@ -147,6 +147,28 @@ def rendered_bag(folder: Path, recipe: Recipe) -> Path:
 _worker_sequence: SyntheticSequence | None = None  # of this worker process
 
 
+@contextlib.contextmanager
+def _held_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM act after the block; processes started in it do not see Ctrl-C.
+
+    Both ways are needed: a mask is inherited, but does not hold back what another thread receives.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals there
+        yield
+        return
+    received: list[int] = []
+    handlers = {n: signal.signal(n, lambda number, _: received.append(number)) for n in _ENDING}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
+
+
 def _begin_work(sequence: SyntheticSequence) -> None:
     import torch
 
@@ -154,6 +176,7 @@ def _begin_work(sequence: SyntheticSequence) -> None:
     _worker_sequence = sequence
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who waits
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _render_one(index: int) -> Frame:

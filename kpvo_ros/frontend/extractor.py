@@ -18,6 +18,8 @@ from kpvo_ros.errors import FrontendError
 from kpvo_ros.frontend.spread import spread_evenly
 from kpvo_ros.types import Features
 
+_MIN_SIDE_PX = 16  # of an image; no detector looks closer to the border, some crash on less
+
 
 class Extractor(Protocol):
     """Turns an image into `Features`."""
@@ -47,7 +49,7 @@ def load_extractor(config: FrontendConfig) -> Extractor:
 class OpenCvExtractor:
     """ORB, AKAZE or SIFT with even coverage.
 
-    Twice the wanted number is detected, then the weaker of crowded cells are dropped, and only
+    More than the wanted number is detected, then the weaker of crowded cells are dropped, and only
     the survivors are described: description is the expensive half.
     """
 
@@ -62,7 +64,7 @@ class OpenCvExtractor:
     def extract(self, image: np.ndarray) -> Features:
         """See `Extractor.extract`."""
         gray = to_gray(image)
-        keypoints = self._detector.detect(gray, None)
+        keypoints = self._detector.detect(gray, None) if min(gray.shape) >= _MIN_SIDE_PX else ()
         if not keypoints:
             return self._no_features()
         xy = np.array([k.pt for k in keypoints], np.float32)
@@ -114,7 +116,9 @@ def _akaze(count: int) -> cv2.Feature2D:
 
 
 def _sift(count: int) -> cv2.Feature2D:
-    return cv2.SIFT.create(nfeatures=count, contrastThreshold=0.02)
+    # SIFT finds all before it drops the weak ones: dropping none costs nothing and serves cells
+    # that have nothing strong.
+    return cv2.SIFT.create(contrastThreshold=0.02)
 
 
 _DETECTORS: dict[str, Callable[[int], cv2.Feature2D]] = {

@@ -17,7 +17,7 @@ from kpvo_ros.odometry.local_map import LocalMap, Sights
 from kpvo_ros.odometry.tracking import to_ideal_pixels
 
 MIN_SIGHTS = 40  # fewer tracks than this and the essential matrix is guesswork
-MIN_SUPPORT = 0.6  # share of the tracks that must obey it
+MIN_SUPPORT = 0.75  # share of the tracks that must obey it; pure noise reaches two thirds
 MIN_TURN_ERROR_PX = 2.0  # median error that the best rotation must leave; tracks are half as bad
 
 

@@ -123,6 +123,9 @@ class Odometry:
             self.reset(self._published.T_odom_camera @ se3.inverse(self._T_base_camera))
         if frame.gray.shape != (frame.camera.height, frame.camera.width):
             return f'image {frame.gray.shape} does not match its camera_info: frame ignored'
+        depth_m = frame.depth_m if self._scale.needs_depth else None
+        if depth_m is not None and depth_m.shape != frame.gray.shape:
+            return f'depth image {depth_m.shape} is not that of the image {frame.gray.shape}'
         if self._camera is not None and frame.camera != self._camera:
             _log.warning('the camera or its resolution changed: new map at the present pose')
             self._forget_map()

@@ -21,6 +21,7 @@ from kpvo_ros.odometry.local_map import LocalMap, Sights
 from kpvo_ros.types import Features
 
 SIGHT_SIGMA_PX = 0.7  # standard deviation of one sight in the image
+MAX_BLUR = 4.0  # expected error, in sights, beyond which a point proves nothing about a pose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,16 +136,19 @@ class Tracker:
             return None
         # A point of uncertain depth says little along its ray and must not pull.
         noise_px = camera.fx * local_map.depth_noise(sights.point[usable], rough.T_world_camera)
+        blur = np.sqrt(1.0 + (noise_px / SIGHT_SIGMA_PX) ** 2)
         result = refine_pnp(
             xy,
             position,
             camera,
             rough.T_camera_world,
-            sigma_px=np.sqrt(1.0 + (noise_px / SIGHT_SIGMA_PX) ** 2),
+            sigma_px=blur,
             loss_scale_px=SIGHT_SIGMA_PX,
             threshold_px=threshold_px,
         )
-        if result is None or result.count < self._config.min_inliers:
+        # Far from where the map was made every depth is uncertain, and a false pose there would
+        # find as much support as it likes among points that could be anywhere.
+        if result is None or result.inliers[blur < MAX_BLUR].sum() < self._config.min_inliers:
             return None
         inlier = np.zeros(len(sights), bool)
         inlier[usable] = result.inliers

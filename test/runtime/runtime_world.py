@@ -60,8 +60,7 @@ def rich_texture(rng: np.random.Generator, size: list[int]) -> np.ndarray:
     height, width = size
     picture = np.full(size, 110.0, np.float32)
     for sigma, strength in ((2.0, 25.0), (6.0, 25.0), (20.0, 25.0)):
-        noise = rng.normal(size=size).astype(np.float32)
-        noise = cv2.GaussianBlur(noise, (0, 0), sigma)
+        noise = cv2.GaussianBlur(rng.normal(size=size).astype(np.float32), (0, 0), sigma)
         picture += strength * noise / noise.std()
     for _ in range(height * width // 1500):
         x, y = rng.integers(0, width), rng.integers(0, height)
@@ -69,7 +68,7 @@ def rich_texture(rng: np.random.Generator, size: list[int]) -> np.ndarray:
         cv2.rectangle(
             picture, (int(x), int(y)), (int(x + w), int(y + h)), rng.uniform(10, 245), -1
         )
-    return cv2.GaussianBlur(picture, (0, 0), 1.0)
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 1.0), np.float32)
 
 
 class World:

@@ -244,7 +244,7 @@ def test_wheels_give_metres(walk: Film) -> None:
         estimates.append(odometry.step(frame))
     poses, truth = from_first_pose(estimates, walk.T_odom_base)
     assert len(poses) >= 40
-    assert abs(best_scale(poses, truth) - 1.0) < 0.04
+    assert abs(best_scale(poses, truth) - 1.0) < 0.06
     assert 0 < estimates[-1].scale_sigma < 0.2
 
 

@@ -38,8 +38,22 @@ def covered(film: Film, first: int, last: int) -> list[Frame]:
     return [black(f) if first <= row < last else f for row, f in enumerate(film.frames)]
 
 
+def join(first: Film, second: Film, row: int) -> Film:
+    """The first `row` frames of one film, then the other; its truth ends with the first."""
+    frames = [
+        dataclasses.replace(frame, stamp_ns=first.frames[row].stamp_ns + index * PERIOD_NS)
+        for index, frame in enumerate(second.frames)
+    ]
+    return Film(first.frames[:row] + frames, first.T_odom_base)
+
+
 def traces(estimates: list[OdometryEstimate]) -> np.ndarray:
     return np.array([np.trace(one.covariance) for one in estimates])
+
+
+def depth_of(frame: Frame) -> np.ndarray:
+    assert frame.depth_m is not None
+    return frame.depth_m
 
 
 def steps_m(estimates: list[OdometryEstimate]) -> np.ndarray:
@@ -93,16 +107,18 @@ def test_after_a_short_blackout_the_old_map_is_found_again(walk: Film) -> None:
 def test_after_a_long_blackout_a_new_map_begins_at_the_held_pose(
     walk: Film, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # By the time there is light again, nothing of the old map is in view any more.
+    film = join(walk, shoot(make_room(np.random.default_rng(78)), sideways_walk(80)[20:]), 20)
     with caplog.at_level(logging.WARNING):
-        estimates = run(covered(walk, 20, 60))
+        estimates = run(covered(film, 20, 60))
     assert statuses(estimates[20:60]) == 'L' * 40
     assert statuses(estimates[-15:]) == 'T' * 15
     assert steps_m(estimates).max() < 0.08  # neither a leap back to the origin nor anywhere
     assert 'held pose' in caplog.text
-    # What happened in the dark is unknown for ever, and the covariance says so.
+    # What happened in the dark stays unknown, and the covariance says so.
     assert traces(estimates)[-1] >= 0.9 * traces(estimates)[59]
     moved = se3.inverse(estimates[65].T_odom_base) @ estimates[-1].T_odom_base
-    wanted = se3.inverse(walk.T_odom_base[65]) @ walk.T_odom_base[-1]
+    wanted = se3.inverse(walk.T_odom_base[65]) @ walk.T_odom_base[79]
     np.testing.assert_allclose(moved, wanted, atol=0.02)
 
 
@@ -184,7 +200,7 @@ def test_a_new_resolution_begins_a_new_map_where_the_camera_is(walk: Film) -> No
             frame,
             image=cv2.resize(frame.image, (160, 120), interpolation=cv2.INTER_AREA),
             camera=frame.camera.resized(160, 120),
-            depth_m=cv2.resize(frame.depth_m, (160, 120), interpolation=cv2.INTER_NEAREST),
+            depth_m=cv2.resize(depth_of(frame), (160, 120), interpolation=cv2.INTER_NEAREST),
         )
         for frame in walk.frames[30:60]
     ]
@@ -251,20 +267,21 @@ def test_depth_images_without_a_reading_start_no_map(walk: Film, what: str) -> N
 
 def test_a_depth_image_of_another_size_is_not_read_as_if_it_fitted(walk: Film) -> None:
     frames = [
-        dataclasses.replace(frame, depth_m=frame.depth_m[:120, :160]) for frame in walk.frames[:3]
+        dataclasses.replace(frame, depth_m=depth_of(frame)[:120, :160])
+        for frame in walk.frames[:3]
     ]
     estimates = run(frames)
     assert_sound(estimates)
     assert not any(one.has_pose for one in estimates)
+    assert 'depth image (120, 160)' in estimates[-1].reason
+    assert run(frames, 'scale.source=none')[-1].reason.startswith('waiting')  # not its business
 
 
-def test_another_place_all_of_a_sudden_is_not_believed(walk: Film) -> None:
-    elsewhere = shoot(make_room(np.random.default_rng(77)), sideways_walk(80)[20:60])
-    strange = [
-        dataclasses.replace(frame, stamp_ns=walk.frames[19].stamp_ns + (row + 1) * PERIOD_NS)
-        for row, frame in enumerate(elsewhere.frames)
-    ]
-    estimates = run([*walk.frames[:20], *strange])
+@pytest.mark.parametrize('seed', [77, 78])
+def test_another_place_all_of_a_sudden_is_not_believed(walk: Film, seed: int) -> None:
+    """Seed 77 once found a pose 14 m away that 15 points of hopelessly uncertain depth support."""
+    elsewhere = shoot(make_room(np.random.default_rng(seed)), sideways_walk(80)[20:60])
+    estimates = run(join(walk, elsewhere, 20).frames)
     assert_sound(estimates)
     assert statuses(estimates[20:38]) == 'L' * 18
     assert steps_m(estimates).max() < 0.08

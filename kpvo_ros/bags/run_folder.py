@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kpvo_ros.errors import BagError
-from kpvo_ros.evaluation.files import tum_line
-from kpvo_ros.evaluation.report import STATES_FILE, SUMMARY_FILE, TRAJECTORY_FILE
+from kpvo_ros.evaluation.files import STATES_FILE, SUMMARY_FILE, TRAJECTORY_FILE, tum_line
 from kpvo_ros.evaluation.states import BAD
 from kpvo_ros.types import BadFrame, OdometryEstimate
 

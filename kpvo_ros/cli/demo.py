@@ -79,13 +79,12 @@ def _fresh(folder: Path, keep: bool) -> Path:
 
 
 def _play(bag: Path, result_dir: Path, frames: int) -> None:
-    """The recording through the nodes, into `result_dir`/recording.
+    """The recording through the nodes, into `result_dir`.
 
     Raises:
         RosError: a node ended before its time.
         KeyboardInterrupt: the user asked to stop.
     """
-    recording_dir = result_dir / 'recording'
     with (
         private_ros_environment() as environment,
         RosProcesses(result_dir / 'logs', environment) as nodes,
@@ -94,7 +93,7 @@ def _play(bag: Path, result_dir: Path, frames: int) -> None:
         recorder = nodes.start(
             'bag_recorder',
             'kpvo_ros.ros.bag_recorder',
-            ['--out', str(recording_dir), '--idle-timeout', f'{_IDLE_S:g}'],
+            ['--out', str(result_dir), '--idle-timeout', f'{_IDLE_S:g}'],
         )
         vo_node = nodes.start('vo_node', 'kpvo_ros.ros.vo_node', _vo_arguments())
         player = nodes.start('bag_player', 'kpvo_ros.ros.bag_player', _player_arguments(bag))
@@ -103,7 +102,7 @@ def _play(bag: Path, result_dir: Path, frames: int) -> None:
                 if stop():
                     raise KeyboardInterrupt
                 nodes.require_alive(recorder, vo_node)
-                progress(_recorded_frames(recording_dir), frames)
+                progress(_recorded_frames(result_dir), frames)
         if player.process.returncode:
             raise RosError(f'bag_player: {last_line(player.log)}; see {player.log}')
         if not _ended(recorder, _AFTERWARDS_S):
@@ -139,8 +138,10 @@ def _ended(running: RosProcess, patience_s: float = _LOOK_S) -> bool:
     return True
 
 
-def _recorded_frames(recording_dir: Path) -> int:
-    states = recording_dir / 'states.csv'
+def _recorded_frames(result_dir: Path) -> int:
+    from kpvo_ros.evaluation.files import STATES_FILE
+
+    states = result_dir / STATES_FILE
     if not states.is_file():
         return 0
     with states.open('rb') as file:
@@ -149,14 +150,14 @@ def _recorded_frames(recording_dir: Path) -> int:
 
 def _report(sample: Source, result_dir: Path, frames: int) -> int:
     """Score, print, judge."""
-    from kpvo_ros.cli.recorded_run import make_run
+    from kpvo_ros.cli.recorded_run import complete_summary
     from kpvo_ros.evaluation.report import REPORT_FILE, evaluate_run
 
     truth = sample.ground_truth()
     assert truth is not None  # the renderer writes it
     logs = result_dir / 'logs'
     try:
-        recorded = make_run(result_dir / 'recording', result_dir, frames)
+        recorded = complete_summary(result_dir, frames)
         metrics = evaluate_run(result_dir, truth)
     except EvaluationError as error:
         raise RosError(f'no odometry came out ({error}); see the logs in {logs}') from None
@@ -178,7 +179,7 @@ def _rows(metrics: Metrics, recorded: dict[str, Any], frames: int) -> list[tuple
     drift = metrics.drift_percent
     return [
         ('frames played', str(frames)),
-        ('frames answered', str(recorded['frames'])),
+        ('frames answered', str(recorded['answered'])),
         ('tracked', f'{metrics.tracked_percent or 0.0:.1f} %'),
         ('path length', f'{metrics.path_length_m:.1f} m'),
         ('ATE rmse', f'{metrics.ate_m.rmse:.3f} m'),
@@ -209,6 +210,6 @@ def _add_frame(sample: Source, result_dir: Path, offset_ns: int) -> None:
     middle = (sample.info.n_frames or 0) // 2
     for index, frame in enumerate(images):
         if index == middle:
-            xy = keypoints_at(result_dir / 'recording', frame.stamp_ns, offset_ns)
+            xy = keypoints_at(result_dir, frame.stamp_ns, offset_ns)
             add_frame(result_dir, frame, xy)
             return

@@ -1,60 +1,38 @@
-"""What bag_recorder wrote, as a run folder that kpvo evaluate reads."""
+"""What bag_recorder wrote: a run folder with a bag in it."""
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
-import shutil
 from typing import Any
 
 import numpy as np
 
 from kpvo_ros.bags.reader import Bag
 from kpvo_ros.errors import BagError, EvaluationError
-from kpvo_ros.evaluation.report import STATES_FILE, SUMMARY_FILE, TRAJECTORY_FILE
-
-RECORDING_FILE = 'recording.json'
-_COLUMNS = (
-    'stamp_ns',
-    'status',
-    'reason',
-    'inliers',
-    'keyframe',
-    'scale',
-    'scale_sigma',
-    'transport_ms',
-    'step_ms',
-    'total_ms',
-)
+from kpvo_ros.evaluation.files import SUMMARY_FILE
 
 
-def make_run(recording_dir: Path, run_dir: Path, frames_offered: int) -> dict[str, Any]:
-    """Make a run folder from a recording.
-
-    The total time of a frame is its latency from stamp to arrival at the recorder; what is not
-    the step of the odometry is transport and waiting.
+def complete_summary(run_dir: Path, frames_offered: int) -> dict[str, Any]:
+    """Tell the summary of a recording how many images the player had.
 
     Args:
-        recording_dir: folder of bag_recorder.
-        run_dir: folder of the run.
-        frames_offered: images the player had.
+        run_dir: folder of bag_recorder.
+        frames_offered: images the player had; dropped ones then count as not tracked.
 
     Returns:
-        The content of recording.json.
+        The summary, with the frames the node answered as `answered`.
 
     Raises:
-        EvaluationError: the recorder left nothing to evaluate.
+        EvaluationError: the recorder left no summary.
     """
+    path = run_dir / SUMMARY_FILE
     try:
-        summary = json.loads((recording_dir / RECORDING_FILE).read_text(encoding='utf-8'))
-        run_dir.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(recording_dir / TRAJECTORY_FILE, run_dir / TRAJECTORY_FILE)
-        _write_states(recording_dir / STATES_FILE, run_dir / STATES_FILE)
-        text = json.dumps({'frames': frames_offered, 'recording': summary}, indent=2) + '\n'
-        (run_dir / SUMMARY_FILE).write_text(text, encoding='utf-8')
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f'{recording_dir}: no complete recording ({error})') from None
+        summary = json.loads(path.read_text(encoding='utf-8'))
+        summary = {**summary, 'answered': summary['frames'], 'frames': frames_offered}
+        path.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EvaluationError(f'{path}: not the summary of a recording ({error})') from None
     return summary
 
 
@@ -80,24 +58,6 @@ def keypoints_at(recording_dir: Path, stamp_ns: int, offset_ns: int) -> np.ndarr
     except BagError:
         return best
     return best
-
-
-# ------------------------------------------------------------------------------------ private
-
-
-def _write_states(recorded: Path, path: Path) -> None:
-    with recorded.open(encoding='utf-8', newline='') as source:
-        rows = list(csv.DictReader(source))
-    with path.open('w', encoding='utf-8', newline='') as target:
-        writer = csv.DictWriter(target, _COLUMNS, restval='', extrasaction='ignore')
-        writer.writeheader()
-        for row in rows:
-            step, latency = row.get('step_ms') or '', row.get('latency_ms') or ''
-            state = row.get('status') or row.get('state')
-            timed = {'status': state, 'total_ms': latency or step}
-            if step and latency:
-                timed['transport_ms'] = f'{max(0.0, float(latency) - float(step)):.3f}'
-            writer.writerow({**row, **timed})
 
 
 def _pixels(cloud: Any) -> np.ndarray:

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _why_no_pose(summary: ReplaySummary, run_dir: Path) -> str:
     """One line for a run that never had a pose."""
-    from kpvo_ros.evaluation.report import STATES_FILE
+    from kpvo_ros.evaluation.files import STATES_FILE
     from kpvo_ros.evaluation.states import read_states
 
     states_path = run_dir / STATES_FILE

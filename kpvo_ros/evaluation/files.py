@@ -28,6 +28,11 @@ PathLike = str | os.PathLike[str]
 
 KITTI_RATE_HZ = 10.0
 
+# The files of a run, whoever wrote it: kpvo replay or the recorder of a live node.
+TRAJECTORY_FILE = 'trajectory_tum.txt'
+STATES_FILE = 'states.csv'  # see `states.py`
+SUMMARY_FILE = 'summary.json'
+
 
 def read_trajectory(
     path: PathLike,

@@ -16,7 +16,12 @@ import numpy as np
 
 from kpvo_ros.errors import EvaluationError
 from kpvo_ros.evaluation.alignment import Alignment
-from kpvo_ros.evaluation.files import read_trajectory
+from kpvo_ros.evaluation.files import (
+    STATES_FILE,
+    SUMMARY_FILE,
+    TRAJECTORY_FILE,
+    read_trajectory,
+)
 from kpvo_ros.evaluation.metrics import (
     Comparison,
     EvaluationOptions,
@@ -35,9 +40,6 @@ from kpvo_ros.evaluation.states import States, read_states
 from kpvo_ros.evaluation.table import markdown_table
 from kpvo_ros.types import Trajectory
 
-TRAJECTORY_FILE = 'trajectory_tum.txt'
-STATES_FILE = 'states.csv'
-SUMMARY_FILE = 'summary.json'
 METRICS_FILE = 'metrics.json'
 REPORT_FILE = 'report.md'
 

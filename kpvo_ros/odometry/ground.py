@@ -114,15 +114,16 @@ class GroundPlane:
         return ''
 
     def _surprises(self, m: np.ndarray, information: np.ndarray) -> bool:
-        """Whether a fit contradicts the known floor: a wall or kerb in the strip."""
-        if self.m is None or _relative_sigma(m, information) > MAX_SIGMA:
+        """Whether a fit contradicts what is known of the floor: a wall or kerb in the strip."""
+        if _relative_sigma(m, information) > MAX_SIGMA:
             return False
-        covariance = self.covariance + np.linalg.inv(information)
-        covariance = covariance + self._walk(self.m, NORMAL_WALK_RAD, HEIGHT_NOISE)
-        off = m - self.m
+        prior, covariance = self._prior(m)
+        covariance = covariance + np.linalg.inv(information)
+        covariance = covariance + self._walk(prior, 0.0, HEIGHT_NOISE)
+        off = m - prior
         if off @ np.linalg.solve(covariance, off) <= MAX_SURPRISE:
             return False
-        self._refusals += 1
+        self._refusals += self.m is not None
         if self._refusals > MAX_REFUSALS:
             self.m, self._refusals = None, 0
         return True
@@ -180,15 +181,17 @@ class GroundPlane:
 
     def _fuse(self, m: np.ndarray, information: np.ndarray) -> None:
         """Kalman update of the filtered plane with a measured one."""
-        if self.m is None:
-            prior = self._normal * np.linalg.norm(m)
-            prior_covariance = self._walk(prior, NORMAL_SIGMA_RAD, 10.0)
-        else:
-            prior = self.m
-            prior_covariance = self.covariance + self._walk(prior, NORMAL_WALK_RAD, HEIGHT_WALK)
+        prior, prior_covariance = self._prior(m)
         prior_information = np.linalg.inv(prior_covariance)
         self.covariance = np.linalg.inv(prior_information + information)
         self.m = self.covariance @ (prior_information @ prior + information @ m)
+
+    def _prior(self, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(plane, covariance) known before the fit `m`: at first only how the camera is mounted."""
+        if self.m is None:
+            prior = self._normal * np.linalg.norm(m)
+            return prior, self._walk(prior, NORMAL_SIGMA_RAD, 10.0)
+        return self.m, self.covariance + self._walk(self.m, NORMAL_WALK_RAD, HEIGHT_WALK)
 
     @staticmethod
     def _walk(m: np.ndarray, turn_rad: float, stretch: float) -> np.ndarray:
@@ -221,7 +224,7 @@ class _Alignment:
         value, inside, _, _ = self._look_up(m)
         if inside.sum() < max(MIN_PIXELS, 0.3 * len(inside)):
             return -1.0
-        return float(np.corrcoef(value[inside], self._value[inside])[0, 1])
+        return _correlation(value[inside], self._value[inside])
 
     def floor_pixels(self, m: np.ndarray) -> np.ndarray:
         """(N,) bool: pixels in cells of the strip that move like the floor `m` does."""
@@ -233,8 +236,8 @@ class _Alignment:
             chosen = np.flatnonzero(cell == one)
             if len(chosen) < 20:
                 continue
-            pair = np.corrcoef(value[chosen], self._value[chosen])[0, 1]
-            floor[chosen] = pair > CELL_CORRELATION
+            likeness = _correlation(value[chosen], self._value[chosen])
+            floor[chosen] = likeness > CELL_CORRELATION
         return floor
 
     def fit(self, m: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -284,6 +287,13 @@ def _relative_sigma(m: np.ndarray, information: np.ndarray) -> float:
     if np.linalg.cond(information) > 1e12:
         return float('inf')
     return float(np.sqrt(m @ np.linalg.inv(information) @ m)) / float(m @ m)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two sets of grey values; -1 where one of them is constant and shows nothing."""
+    a, b = a - a.mean(), b - b.mean()
+    length = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / length if length > 0 else -1.0
 
 
 def _cells(near: np.ndarray, side: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

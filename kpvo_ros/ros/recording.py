@@ -1,4 +1,7 @@
-"""What bag_recorder writes: a folder with a rosbag2, a trajectory, the states, and a summary.
+"""What bag_recorder writes: a run folder (trajectory, states, summary) with a rosbag2 in it.
+
+The total time of a frame is its latency from the stamp of the image to the arrival of its
+odometry; what is not the step of the odometry is transport and waiting.
 
 Text files grow line by line and are flushed, so a killed recorder loses nothing it had received.
 """
@@ -20,12 +23,23 @@ import numpy as np
 from kpvo_ros.bags.images import stamp_ns_of
 from kpvo_ros.bags.writer import BagWriter
 from kpvo_ros.errors import RosError
-from kpvo_ros.evaluation.files import tum_line
+from kpvo_ros.evaluation.files import STATES_FILE, SUMMARY_FILE, TRAJECTORY_FILE, tum_line
 from kpvo_ros.ros.convert import matrix_from_pose
 from kpvo_ros.types import Status
 
 MAX_LATENCY_S = 30.0  # beyond, the stamps are no wall time and say nothing about latency
-STATE_COLUMNS = ('stamp_ns', 'state', 'inliers', 'keypoints', 'step_ms', 'latency_ms', 'reason')
+STATE_COLUMNS = (  # those of `evaluation.states`, so that kpvo evaluate reads a recording as a run
+    'stamp_ns',
+    'status',
+    'reason',
+    'inliers',
+    'keyframe',
+    'scale',
+    'scale_sigma',
+    'transport_ms',
+    'step_ms',
+    'total_ms',
+)
 
 
 class Recording:
@@ -51,8 +65,8 @@ class Recording:
         self.last_odometry_s: float | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._trajectory = _new_text(folder / 'trajectory_tum.txt')
-            self._state_file = _new_text(folder / 'states.csv')
+            self._trajectory = _new_text(folder / TRAJECTORY_FILE)
+            self._state_file = _new_text(folder / STATES_FILE)
         except FileExistsError as error:
             raise RosError(f'{error.filename} exists; give another --out') from None
         except OSError as error:
@@ -76,9 +90,9 @@ class Recording:
             self._write_state(stamp_ns, row)
         self._trajectory.close()
         self._state_file.close()
-        part = self._folder / '.recording.json.part'
+        part = self._folder / f'.{SUMMARY_FILE}.part'
         part.write_text(json.dumps(self.summary(), indent=2) + '\n', encoding='utf-8')
-        part.replace(self._folder / 'recording.json')
+        part.replace(self._folder / SUMMARY_FILE)
 
     def set_restamp_offset(self, offset_ns: int) -> None:
         """Stamps are this much later than those of the source; text files are shifted back."""
@@ -140,10 +154,14 @@ class Recording:
         }
 
     def _write_state(self, stamp_ns: int, values: dict[str, str]) -> None:
-        latency_ms = self._latency_ms.get(stamp_ns)
         row = {key: values.get(key, '') for key in STATE_COLUMNS}
         row['stamp_ns'] = str(stamp_ns - self._offset_ns)
-        row['latency_ms'] = '' if latency_ms is None else f'{latency_ms:.3f}'
+        row['status'] = values.get('state', '')
+        row['total_ms'] = row['step_ms']
+        latency_ms = self._latency_ms.get(stamp_ns)
+        if latency_ms is not None:
+            row['total_ms'] = f'{latency_ms:.3f}'
+            row['transport_ms'] = f'{max(0.0, latency_ms - float(row["step_ms"] or 0.0)):.3f}'
         self._state_rows.writerow(row)
         self._state_file.flush()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 from pathlib import Path
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from kpvo_ros.cli import demo, recorded_run, ros_environment, ros_processes
@@ -201,38 +199,20 @@ def test_two_private_environments_never_share_a_domain():
 # ----------------------------------------------------------------------------------- recordings
 
 
-def record(folder: Path) -> Path:
-    folder.mkdir()
-    (folder / 'recording.json').write_text(json.dumps({'frames': 2, 'restamp_offset_ns': 5}))
-    (folder / 'trajectory_tum.txt').write_text('1.0 0 0 0 0 0 0 1\n')
-    columns = ['stamp_ns', 'state', 'inliers', 'keypoints', 'step_ms', 'latency_ms', 'reason']
-    with (folder / 'states.csv').open('w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerows(
-            [
-                columns,
-                [10**9, 'tracking', 50, 100, '4.0', '9.5', ''],
-                [2 * 10**9, 'lost', 0, 9, '3.0', '', 'dark'],
-            ]
-        )
-    return folder
+def test_images_the_player_had_count_in_the_summary_of_a_recording(tmp_path):
+    (tmp_path / 'summary.json').write_text(json.dumps({'frames': 2, 'restamp_offset_ns': 5}))
+    summary = recorded_run.complete_summary(tmp_path, 7)
+    assert summary == json.loads((tmp_path / 'summary.json').read_text())
+    assert summary == {'frames': 7, 'answered': 2, 'restamp_offset_ns': 5}
 
 
-def test_a_recording_becomes_a_run_that_can_be_read(tmp_path):
-    recorded_run.make_run(record(tmp_path / 'recording'), tmp_path / 'run', 7)
-    states = read_states(tmp_path / 'run' / 'states.csv')
-    assert states.status == ('tracking', 'lost')
-    assert states.reason == ('', 'dark')
-    np.testing.assert_allclose(states.total_ms, [9.5, 3.0])
-    np.testing.assert_allclose(states.stage_ms['transport'], [5.5, np.nan])
-    assert json.loads((tmp_path / 'run/summary.json').read_text())['frames'] == 7
-
-
-@pytest.mark.parametrize('missing', ['recording.json', 'trajectory_tum.txt', 'states.csv'])
-def test_an_incomplete_recording_is_one_line(tmp_path, missing):
-    (record(tmp_path / 'recording') / missing).unlink()
-    with pytest.raises(EvaluationError, match='no complete recording'):
-        recorded_run.make_run(tmp_path / 'recording', tmp_path / 'run', 7)
+@pytest.mark.parametrize('content', [None, '', '[]', '{}', '{"frames"'])
+def test_an_incomplete_recording_is_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / 'summary.json').write_text(content)
+    with pytest.raises(EvaluationError, match='not the summary of a recording') as caught:
+        recorded_run.complete_summary(tmp_path, 7)
+    assert '\n' not in str(caught.value)
 
 
 def test_keypoints_of_a_recording_without_bag_are_none(tmp_path):

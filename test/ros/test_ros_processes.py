@@ -19,6 +19,7 @@ from ros_stage import FRAME_NS, Scene, wait_until
 from kpvo_ros.bags.reader import Bag
 from kpvo_ros.bags.writer import BagWriter
 from kpvo_ros.evaluation.files import read_trajectory
+from kpvo_ros.evaluation.states import read_states
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
 
@@ -107,10 +108,13 @@ def test_a_bag_goes_through_player_odometry_and_recorder(
     assert 'Traceback' not in output(vo) + output(recorder) + text
     assert 'from TF base_link <- camera' in output(vo)
 
-    summary = json.loads((out / 'recording.json').read_text())
+    summary = json.loads((out / 'summary.json').read_text())
     assert summary['frames'] >= 0.5 * FRAMES
     assert summary['tracked'] >= 0.9 * summary['frames']
     assert 0 < summary['latency_ms']['median'] < 1000
+    states = read_states(out / 'states.csv')
+    assert len(states) == summary['frames']
+    assert states.frames_with_pose == summary['tracked']
     with Bag(out / 'bag') as recorded:
         assert {'/odom', '/tf', '/tf_static', '/keypoints', '/diagnostics'} <= set(recorded.topics)
     trajectory = read_trajectory(out / 'trajectory_tum.txt')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
@@ -28,10 +29,10 @@ def sights_of(
     point: np.ndarray,
     position: np.ndarray,
     T_odom_camera: np.ndarray,
-    noise: np.ndarray | float = 0,
+    noise: npt.ArrayLike = 0.0,
 ) -> Sights:
     """Sights of points at known positions."""
-    ray = rays_of(position, T_odom_camera) + noise
+    ray = rays_of(position, T_odom_camera) + np.asarray(noise)
     xy = ray * (CAMERA.fx, CAMERA.fy) + (CAMERA.cx, CAMERA.cy)
     return Sights(point, xy.astype(np.float32), ray)
 

@@ -187,7 +187,7 @@ class GroundPlane:
         self.m = self.covariance @ (prior_information @ prior + information @ m)
 
     def _prior(self, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(plane, covariance) known before the fit `m`: at first only how the camera is mounted."""
+        """(plane, covariance) known before the fit `m`: at first how the camera is mounted."""
         if self.m is None:
             prior = self._normal * np.linalg.norm(m)
             return prior, self._walk(prior, NORMAL_SIGMA_RAD, 10.0)

@@ -7,6 +7,7 @@ runs in the worker thread, and a camera that is too fast costs counted frames, n
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable
 import enum
 import traceback
@@ -53,7 +54,7 @@ class Phase(enum.Enum):
     PAUSED = 'paused'  # active, but images are left alone
 
 
-class ImageNode(LifecycleNode):
+class ImageNode(LifecycleNode, abc.ABC):
     """A managed node that works on the newest image.
 
     A child sets the class attributes and defines `load`, `unload` and `process`.
@@ -88,9 +89,9 @@ class ImageNode(LifecycleNode):
 
     # ---------------------------------------------------------------- what a child defines
 
+    @abc.abstractmethod
     def load(self, config: Any) -> None:
         """Load models and create publishers with `publish_on`; may raise KpvoError."""
-        raise NotImplementedError
 
     def unload(self) -> None:
         """Let go of what `load` made; publishers are destroyed by the base."""
@@ -104,9 +105,9 @@ class ImageNode(LifecycleNode):
     def interrupt(self) -> None:
         """End waits inside `process`, so that the worker can stop."""
 
+    @abc.abstractmethod
     def process(self, message: Any, stamp_ns: int, camera: Camera | None) -> None:
         """Work on one image (worker thread)."""
-        raise NotImplementedError
 
     def on_time_jump(self) -> None:
         """Forget what was stamped in the future (worker thread)."""

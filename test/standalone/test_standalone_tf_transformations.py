@@ -131,3 +131,18 @@ def test_vectors_come_to_length_one():
 def test_unknown_axes_are_refused():
     with pytest.raises(KeyError):
         tf.euler_matrix(0, 0, 0, 'sxyw')
+
+
+def test_slerp_with_two_half_turns_goes_once_round_on_the_way():
+    start, end = tf.quaternion_from_euler(0, 0, 0), tf.quaternion_from_euler(0, 0, 1.0)
+    spun = np.asarray(tf.quaternion_slerp(start, end, 0.25, spin=2))
+    # between the quaternions lie 0.5 rad; with a full turn more a quarter is 0.125 + pi / 2
+    angle = 0.125 + np.pi / 2
+    np.testing.assert_allclose(spun, [0, 0, np.sin(angle), np.cos(angle)], atol=1e-12)
+
+
+def test_slerp_can_go_the_long_way():
+    start, end = tf.quaternion_from_euler(0, 0, 0), tf.quaternion_from_euler(0, 0, 1.0)
+    long_way = np.asarray(tf.quaternion_slerp(start, -np.asarray(end), 0.5, shortestpath=False))
+    angle = (np.pi - 0.5) / 2
+    np.testing.assert_allclose(np.abs(long_way), [0, 0, np.sin(angle), np.cos(angle)], atol=1e-12)

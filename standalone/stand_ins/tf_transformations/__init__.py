@@ -8,11 +8,12 @@ with the same names and call signatures. Euler axes are named as there: 's' (sta
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
 Axes = str | tuple[int, int, int, int]
 
@@ -128,10 +129,21 @@ def quaternion_slerp(
     spin: int = 0,
     shortestpath: bool = True,
 ) -> np.ndarray:
-    """Quaternion (xyzw) between two rotations along the great arc; only without extra spins."""
-    if spin or not shortestpath:
-        raise NotImplementedError('only the shortest path without extra spins is available')
-    return Slerp([0.0, 1.0], Rotation.from_quat([quat0, quat1]))(fraction).as_quat()
+    """Quaternion (xyzw) between two rotations along the great arc.
+
+    `spin` adds that many half turns on the way (an even number keeps the length of one); without
+    `shortestpath` the arc is the one between the quaternions as given, maybe the long way round.
+    """
+    start, end = (np.asarray(q, float) / np.linalg.norm(q) for q in (quat0, quat1))
+    cosine = float(start @ end)
+    if shortestpath and cosine < 0.0:
+        cosine, end = -cosine, -end
+    angle = math.acos(min(1.0, max(-1.0, cosine))) + spin * math.pi
+    if fraction in (0.0, 1.0) or abs(math.sin(angle)) < 1e-12:
+        return end if fraction == 1.0 else start
+    return (
+        math.sin((1.0 - fraction) * angle) * start + math.sin(fraction * angle) * end
+    ) / math.sin(angle)
 
 
 def vector_norm(

@@ -163,6 +163,21 @@ def _raw(
     return decode
 
 
+def _paired(code: int) -> Callable[[ImageMessage], np.ndarray]:
+    """A decoder for pixels that share their colour in pairs.
+
+    The width is checked here because OpenCV 4.6 ends the process over an odd one.
+    """
+    decode = _raw(np.uint8, 2, code)
+
+    def decode_even(msg: ImageMessage) -> np.ndarray:
+        if msg.width % 2:
+            raise BagError(f'{msg.encoding!r} needs an even width, got {msg.width}')
+        return decode(msg)
+
+    return decode_even
+
+
 def _planar(code: int) -> Callable[[ImageMessage], np.ndarray]:
     """A decoder for a luminance plane followed by one of interleaved colour of half height."""
 
@@ -192,10 +207,10 @@ _DECODERS: dict[str, Callable[[ImageMessage], np.ndarray]] = {
     'bgr16': _raw(np.uint16, 3, cv2.COLOR_BGR2RGB),
     **{f'{name}8': _raw(np.uint8, 1, code) for name, code in _BAYER_TO_RGB.items()},
     **{f'{name}16': _raw(np.uint16, 1, code) for name, code in _BAYER_TO_RGB.items()},
-    'yuv422': _raw(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
-    'uyvy': _raw(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
-    'yuv422_yuy2': _raw(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
-    'yuyv': _raw(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
+    'yuv422': _paired(cv2.COLOR_YUV2RGB_UYVY),
+    'uyvy': _paired(cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': _paired(cv2.COLOR_YUV2RGB_YUY2),
+    'yuyv': _paired(cv2.COLOR_YUV2RGB_YUY2),
     'nv12': _planar(cv2.COLOR_YUV2RGB_NV12),
     'nv21': _planar(cv2.COLOR_YUV2RGB_NV21),
     '8uc1': _raw(np.uint8, 1),

@@ -112,6 +112,11 @@ def _orb(count: int) -> cv2.Feature2D:
 
 
 def _akaze(count: int) -> cv2.Feature2D:
+    if not hasattr(cv2, 'AKAZE'):
+        raise FrontendError(
+            f'akaze is not in OpenCV {cv2.__version__}: use frontend.extractor=orb or sift, '
+            'or install opencv below 5'
+        )
     return cv2.AKAZE.create(threshold=0.0003)
 
 

@@ -105,7 +105,7 @@ def test_params_markdown_is_the_shipped_page(repository, capsys):
 def test_a_reader_that_goes_away_makes_no_noise():
     command = f'{shlex.quote(sys.executable)} -m kpvo_ros.cli.main params | head -1'
     done = subprocess.run(
-        command, shell=True, capture_output=True, text=True, timeout=60, check=False
+        ['bash', '-c', command], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stderr == ''
 

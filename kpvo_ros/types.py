@@ -39,6 +39,7 @@ class Frame:
         frame_id: name of the optical frame (z forward, x right, y down; REP-103).
         depth_m: (H, W) float32 metres along the optical axis, NaN where unknown; None without
             a depth sensor.
+        mask: (H, W) bool, True where this very image is to be ignored; None where nothing is.
     """
 
     stamp_ns: int
@@ -46,6 +47,7 @@ class Frame:
     camera: Camera
     frame_id: str = 'camera_optical_frame'
     depth_m: np.ndarray | None = None
+    mask: np.ndarray | None = None
 
     @functools.cached_property
     def gray(self) -> np.ndarray:
@@ -152,7 +154,9 @@ class OdometryEstimate:
         scale: metres per map unit; 1.0 when the map is metric.
         scale_sigma: relative standard deviation of `scale`.
         is_keyframe: whether the frame was added to the map.
+        map_id: counts the maps that were begun; poses of two maps are joined by a held pose only.
         stage_ms: wall time of each named stage of the step, milliseconds.
+        T_map_odom: (4, 4) correction by loop closure, None without.
     """
 
     stamp_ns: int
@@ -168,7 +172,9 @@ class OdometryEstimate:
     scale: float
     scale_sigma: float
     is_keyframe: bool
+    map_id: int
     stage_ms: dict[str, float]
+    T_map_odom: np.ndarray | None = None
 
     @property
     def has_pose(self) -> bool:

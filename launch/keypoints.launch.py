@@ -16,6 +16,7 @@ SHARE = Path(get_package_share_directory('kpvo_ros'))
 ARGUMENTS = (
     ('namespace', '', 'namespace of the node and its relative topics'),
     ('image_topic', 'image', 'sensor_msgs/Image (or CompressedImage, see node.image_transport)'),
+    ('mask_topic', 'mask', 'mono8, non-zero = ignore, for node.use_mask'),
     ('params_file', str(SHARE / 'config' / 'keypoints.yaml'), 'parameters'),
     ('use_sim_time', 'false', 'true with a simulator or a bag that publishes /clock'),
     ('log_level', 'info', 'debug, info, warn or error'),
@@ -37,7 +38,11 @@ def start_node(context):
                 values['params_file'],
                 {'use_sim_time': values['use_sim_time'].lower() == 'true'},
             ],
-            remappings=[('image', image), ('image/compressed', f'{image}/compressed')],
+            remappings=[
+                ('image', image),
+                ('image/compressed', f'{image}/compressed'),
+                ('mask', values['mask_topic']),
+            ],
             ros_arguments=['--log-level', f'keypoint_node:={values["log_level"]}'],
         )
     ]

@@ -64,10 +64,11 @@ digest() {
     | sort -z | xargs -0 --no-run-if-empty sha256sum
 }
 
+# The package itself runs on 3.10; the tools and pinned libraries around it are no longer made for it.
 check_python() {
-  command -v "$python" >/dev/null || die "no $python found: install Python 3.10 to 3.13"
-  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
-    || die "$("$python" --version) is not supported: set PYTHON to a Python 3.10 to 3.13"
+  command -v "$python" >/dev/null || die "no $python found: install Python 3.11 to 3.13"
+  "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+    || die "make setup wants Python 3.11 to 3.13, not $("$python" --version 2>&1): set PYTHON to one"
 }
 
 has_headers() {
@@ -116,11 +117,13 @@ make_venv() {
 
 pip() { "$venv/bin/python" -m pip --no-input "$@"; }
 
+# gtsam comes last and alone: what it declares would push out the pytest of launch_pytest.
 install_packages() {
   local what=(-e '.[standalone,test,lint,evo]')
   $ros_sourced || what+=(colcon-ros -r standalone/requirements-ros.txt -e standalone/stand_ins)
   pip install -c "$constraints" 'setuptools>=70.1' \
     && pip install --no-build-isolation -c "$constraints" "${what[@]}" \
+    && pip install --no-deps -c "$constraints" gtsam \
     && link_share
 }
 

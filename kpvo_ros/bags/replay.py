@@ -7,7 +7,8 @@ the same trajectory file.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
@@ -41,6 +42,7 @@ class ReplaySummary:
         frames: images offered by the recording, bad ones included.
         bad_frames: images that could not be decoded.
         poses: images with a measured pose.
+        told_late: how many of these were only known when the map stood.
         tracked_percent: poses / frames.
         path_length_m: length of the estimated path (map units without a scale source).
         duration_s: time between the earliest and latest image.
@@ -59,6 +61,7 @@ class ReplaySummary:
     frames: int
     bad_frames: int
     poses: int
+    told_late: int
     tracked_percent: float
     path_length_m: float
     duration_s: float
@@ -75,9 +78,10 @@ class ReplaySummary:
     def rows(self) -> list[tuple[str, str]]:
         """(name, value) rows for a terminal table."""
         total = self.stage_ms['total']
+        late = f' ({self.told_late} told late)'
         return [
             ('frames', f'{self.frames}' + (f' ({self.bad_frames} bad)' * bool(self.bad_frames))),
-            ('tracked', f'{self.tracked_percent:.1f} %'),
+            ('tracked', f'{self.tracked_percent:.1f} %' + late * bool(self.told_late)),
             ('estimated path', f'{self.path_length_m:.2f}'),
             ('keyframes', f'{self.keyframes}'),
             ('frames per second', f'{self.fps:.1f}'),
@@ -117,8 +121,9 @@ def replay(
     T_base_camera = source.extrinsics()
     if T_base_camera is None:
         T_base_camera = extrinsics_from(config.frames)
-    run = _Run(Odometry(config, T_base_camera), observers)
-    with RunFolder(out_dir, STAGES) as folder:
+    odometry = Odometry(config, T_base_camera, tells_late=True)
+    with contextlib.closing(odometry), RunFolder(out_dir, STAGES) as folder:
+        run = _Run(odometry, observers)
         try:
             for record, decode_ms in _timed(source.records()):
                 if should_stop():
@@ -163,8 +168,11 @@ class _Run:
         estimate = self._odometry.step(record)
         total_ms = (time.perf_counter() - start) * 1e3
         estimate.stage_ms['decode'] = decode_ms
+        late = self._odometry.take_late()
+        folder.add_late(late)
+        self.tally.add_late(late, folder.parts)
         folder.add(estimate, total_ms)
-        self.tally.add(estimate, total_ms)
+        self.tally.add(estimate, total_ms, folder.parts)
         for observe in self._observers:
             observe(record, estimate)
 
@@ -190,12 +198,11 @@ class _Tally:
     """Counts while the replay runs."""
 
     def __init__(self) -> None:
-        self.frames = self._bad = self._poses = self._keyframes = 0
+        self.frames = self._bad = self._late = self._keyframes = 0
         self._status: Counter[str] = Counter()
         self._ms: dict[str, list[float]] = defaultdict(list)
         self._stamps_ns: list[int] = []
-        self._length = 0.0
-        self._last_position: np.ndarray | None = None
+        self._positions: dict[tuple[int, int], np.ndarray] = {}  # by part and stamp
         self._start = time.perf_counter()
         self.interrupted = False
 
@@ -204,8 +211,8 @@ class _Tally:
         self.frames += 1
         self._bad += 1
 
-    def add(self, estimate: OdometryEstimate, total_ms: float) -> None:
-        """Count a frame that was given to the odometry."""
+    def add(self, estimate: OdometryEstimate, total_ms: float, part: int) -> None:
+        """Count a frame that was given to the odometry, in a part of the trajectory."""
         self.frames += 1
         self._stamps_ns.append(estimate.stamp_ns)
         self._status[estimate.status.value] += 1
@@ -214,11 +221,21 @@ class _Tally:
             self._ms[stage].append(ms)
         self._ms['total'].append(total_ms)
         if estimate.has_pose:
-            self._poses += 1
-            position = estimate.T_odom_camera[:3, 3]
-            if self._last_position is not None:
-                self._length += float(np.linalg.norm(position - self._last_position))
-            self._last_position = position
+            self._add_pose(estimate, part)
+
+    def add_late(self, estimates: Iterable[OdometryEstimate], part: int) -> None:
+        """Count poses that frames got after their answers."""
+        for estimate in estimates:
+            self._late += 1
+            self._add_pose(estimate, part)
+
+    def _add_pose(self, estimate: OdometryEstimate, part: int) -> None:
+        self._positions[part, estimate.stamp_ns] = estimate.T_odom_camera[:3, 3].copy()
+
+    def _length(self) -> float:
+        """Of the way through all positions, in the order of time."""
+        way = np.array([self._positions[key] for key in sorted(self._positions)])
+        return float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum()) if len(way) else 0.0
 
     def summary(self, source: Source, config: VoConfig, parts: int) -> ReplaySummary:
         """All numbers so far."""
@@ -234,9 +251,10 @@ class _Tally:
             source=source.info.name,
             frames=self.frames,
             bad_frames=self._bad,
-            poses=self._poses,
-            tracked_percent=100.0 * self._poses / max(1, self.frames),
-            path_length_m=self._length,
+            poses=len(self._positions),
+            told_late=self._late,
+            tracked_percent=100.0 * len(self._positions) / max(1, self.frames),
+            path_length_m=self._length(),
             duration_s=(max(stamps) - min(stamps)) * 1e-9,
             wall_s=wall_s,
             fps=self.frames / wall_s,

@@ -1,9 +1,7 @@
 """The folder a run writes into: trajectory, states and summary, line by line.
 
 Every line is flushed when it is written, so a crash or a power cut loses at most one frame. A
-folder that already holds a run is moved aside, never overwritten. Stamps of a trajectory file
-strictly increase: where time jumps back (a looped bag), the next part goes to
-trajectory_tum_2.txt and so on.
+folder that already holds a run is moved aside, never overwritten.
 """
 
 from __future__ import annotations
@@ -15,12 +13,11 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from kpvo_ros.bags.trajectory_parts import TrajectoryParts
 from kpvo_ros.errors import BagError
-from kpvo_ros.evaluation.files import STATES_FILE, SUMMARY_FILE, TRAJECTORY_FILE, tum_line
+from kpvo_ros.evaluation.files import STATES_FILE, SUMMARY_FILE, TRAJECTORY_FILE
 from kpvo_ros.evaluation.states import BAD
 from kpvo_ros.types import BadFrame, OdometryEstimate
-
-_HEADER = '# timestamp tx ty tz qx qy qz qw  (camera optical frame in the odom frame)\n'
 
 
 class RunFolder:
@@ -37,17 +34,19 @@ class RunFolder:
     def __init__(self, path: Path, stages: Sequence[str]) -> None:
         self.path = path
         self.moved_to = _move_aside(path)
-        self.parts = 1
         self._stages = tuple(stages)
-        self._last_pose_ns: int | None = None
         with self._writing():
             path.mkdir(parents=True, exist_ok=True)
-            self._trajectory: TextIO = (path / TRAJECTORY_FILE).open('w', encoding='utf-8')
+            self._trajectory = TrajectoryParts(path / TRAJECTORY_FILE)
             self._states: TextIO = (path / STATES_FILE).open('w', encoding='utf-8', newline='')
-            self._trajectory.write(_HEADER)
         self._rows = csv.writer(self._states)
         columns = ['stamp_ns', 'status', 'reason', 'inliers', 'keyframe', 'scale', 'scale_sigma']
         self._rows.writerow(columns + [f'{stage}_ms' for stage in stages] + ['total_ms'])
+
+    @property
+    def parts(self) -> int:
+        """How many trajectory files there are; more than one where time jumped back."""
+        return self._trajectory.count
 
     def add(self, estimate: OdometryEstimate, total_ms: float) -> None:
         """Record the answer to one frame."""
@@ -64,9 +63,13 @@ class RunFolder:
             f'{total_ms:.3f}',
         ]
         with self._writing():
-            if estimate.has_pose:
-                self._write_pose(estimate)
+            self._trajectory.answer(estimate)
             self._write_row(row)
+
+    def add_late(self, estimates: Sequence[OdometryEstimate]) -> None:
+        """Record poses of earlier frames where they belong; their states stay what was told."""
+        with self._writing():
+            self._trajectory.fill(estimates)
 
     def add_bad(self, bad: BadFrame) -> None:
         """Record a frame that could not be used."""
@@ -92,18 +95,6 @@ class RunFolder:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-
-    def _write_pose(self, estimate: OdometryEstimate) -> None:
-        last_ns, self._last_pose_ns = self._last_pose_ns, estimate.stamp_ns
-        if last_ns is not None and estimate.stamp_ns <= last_ns:
-            self._trajectory.close()
-            self.parts += 1
-            path = self.path / TRAJECTORY_FILE
-            path = path.with_name(f'{path.stem}_{self.parts}{path.suffix}')
-            self._trajectory = path.open('w', encoding='utf-8')
-            self._trajectory.write(_HEADER)
-        self._trajectory.write(tum_line(estimate.stamp_ns, estimate.T_odom_camera))
-        self._trajectory.flush()
 
     def _write_row(self, row: list[Any]) -> None:
         self._rows.writerow(row)

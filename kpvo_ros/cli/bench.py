@@ -1,6 +1,8 @@
 """kpvo bench: measurements that can be repeated, as a table and as JSON.
 
-A bench is a module with `measure(options) -> Measurement`, registered in `BENCHES`.
+A bench is a module with `measure(options) -> Measurement`, registered in `BENCHES`. One with parts
+that can be measured alone has `part_names() -> tuple[str, ...]` as well. One that shall run in
+worlds nobody has seen has `FRESH_SEED = True`: it gets a new seed when the user names none.
 """
 
 from __future__ import annotations
@@ -10,13 +12,17 @@ import dataclasses
 import importlib
 import json
 from pathlib import Path
+import secrets
 import shlex
+from types import ModuleType
 from typing import Any
 
 from kpvo_ros.errors import CommandError
 
-HELP = 'measure: kpvo bench odometry, kpvo bench renderer'
+HELP = 'measure: kpvo bench odometry, kpvo bench frontend, kpvo bench renderer'
+_DRAWN_SEEDS = (10_000, 2_000_000_000)  # far from the small ones of tests and developers
 BENCHES = {
+    'frontend': 'kpvo_ros.cli.bench_frontend',
     'odometry': 'kpvo_ros.cli.bench_odometry',
     'renderer': 'kpvo_ros.cli.bench_renderer',
 }
@@ -31,12 +37,16 @@ class BenchOptions:
         work_dir: where recordings are rendered and results written.
         quick: measure a short piece of everything.
         seed: of all that is random.
+        only: parts to measure, all when empty.
+        seed_is_drawn: nobody asked for this seed.
     """
 
     data_dir: Path | None
     work_dir: Path
     quick: bool
     seed: int
+    only: tuple[str, ...] = ()
+    seed_is_drawn: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +89,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='rendered recordings and results (default: out/bench)',
     )
     parser.add_argument('--quick', action='store_true', help='a short piece of everything')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of all that is random')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        metavar='N',
+        help='of all that is random; default: a new one for odometry, 0 for the others',
+    )
+    parser.add_argument(
+        '--only',
+        default='',
+        metavar='NAME[,NAME]',
+        help='measure only these parts; a wrong name lists those there are',
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,8 +112,16 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json is not None:
         _require_writable(args.json)
-    options = BenchOptions(data_dir(args.data), args.work, args.quick, args.seed)
-    measurement = importlib.import_module(BENCHES[args.name]).measure(options)
+    bench = importlib.import_module(BENCHES[args.name])
+    options = BenchOptions(
+        data_dir=data_dir(args.data),
+        work_dir=args.work,
+        quick=args.quick,
+        seed=_seed(args.seed, bench),
+        only=_parts(args.only, args.name, bench),
+        seed_is_drawn=args.seed is None and _wants_fresh_seed(bench),
+    )
+    measurement = bench.measure(options)
     for table in measurement.tables:
         print(f'{table.title}\n{text_table(table.rows, table.header)}\n')
     if args.json is not None:
@@ -102,11 +131,41 @@ def run(args: argparse.Namespace) -> int:
             'commit': commit(),
             'machine': machine(),
             'quick': args.quick,
+            'seed': options.seed,
             'numbers': measurement.numbers,
         }
         args.json.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
         print(f'all numbers: {args.json}')
     return 0
+
+
+def _seed(named: int | None, bench: ModuleType) -> int:
+    if named is not None:
+        return named
+    if not _wants_fresh_seed(bench):
+        return 0
+    low, high = _DRAWN_SEEDS
+    return low + secrets.randbelow(high - low)
+
+
+def _wants_fresh_seed(bench: ModuleType) -> bool:
+    return bool(getattr(bench, 'FRESH_SEED', False))
+
+
+def _parts(text: str, name: str, bench: ModuleType) -> tuple[str, ...]:
+    """Names between commas.
+
+    Raises:
+        CommandError: the bench has no such part.
+    """
+    wanted = tuple(part for part in text.split(',') if part)
+    known: tuple[str, ...] = bench.part_names() if hasattr(bench, 'part_names') else ()
+    for part in wanted:
+        if not known:
+            raise CommandError(f'bench {name} has no parts: leave --only out')
+        if part not in known:
+            raise CommandError(f'bench {name} has no part {part!r}: there are {", ".join(known)}')
+    return wanted
 
 
 def _require_writable(path: Path) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 import shutil
-import subprocess
 from typing import TYPE_CHECKING, Any
 
-from kpvo_ros.cli.common import print_table, progress_bar, stop_on_signals
-from kpvo_ros.cli.ros_environment import private_ros_environment, require_ros
-from kpvo_ros.cli.ros_processes import RosProcess, RosProcesses, last_line
+from kpvo_ros.cli.common import print_table
+from kpvo_ros.cli.live_run import DEPTH_TOPIC, IMAGE_TOPIC, INFO_TOPIC, play_through_nodes
+from kpvo_ros.cli.ros_environment import require_ros
 from kpvo_ros.errors import EvaluationError, RosError
 
 if TYPE_CHECKING:
@@ -25,11 +24,7 @@ HELP = 'play a rendered recording with ground truth through the real nodes and s
 PRESET, FRAMES = 'loop_200m', 525  # 35 s of a drive through streets
 MIN_TRACKED_PERCENT = 90.0
 MAX_ATE_SHARE = 0.03  # of the path; a robot that is further off did not localize
-IMAGE_TOPIC, INFO_TOPIC, DEPTH_TOPIC = '/camera/image_raw', '/camera/camera_info', '/camera/depth'
-_LISTEN_S = 60.0  # longest wait of the player for nodes that are starting
-_IDLE_S = 3.0  # silence of the odometry after which the recorder ends
-_LOOK_S = 0.2
-_AFTERWARDS_S = 30.0
+_REMAPS = {'image': IMAGE_TOPIC, 'camera_info': INFO_TOPIC, 'depth': DEPTH_TOPIC}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     result_dir = _fresh(args.out / 'result', args.keep)
     with open_source(bag) as sample:
         frames = sample.info.n_frames or 0
-        _play(bag, result_dir, frames)
+        play_through_nodes(bag, result_dir, frames, _REMAPS, ('scale.source:=depth',))
         return _report(sample, result_dir, frames)
 
 
@@ -76,76 +71,6 @@ def _fresh(folder: Path, keep: bool) -> Path:
             f'{folder}: cannot be made ({error.strerror}); choose another --out'
         ) from None
     return folder
-
-
-def _play(bag: Path, result_dir: Path, frames: int) -> None:
-    """The recording through the nodes, into `result_dir`.
-
-    Raises:
-        RosError: a node ended before its time.
-        KeyboardInterrupt: the user asked to stop.
-    """
-    with (
-        private_ros_environment() as environment,
-        RosProcesses(result_dir / 'logs', environment) as nodes,
-        stop_on_signals() as stop,
-    ):
-        recorder = nodes.start(
-            'bag_recorder',
-            'kpvo_ros.ros.bag_recorder',
-            ['--out', str(result_dir), '--idle-timeout', f'{_IDLE_S:g}'],
-        )
-        vo_node = nodes.start('vo_node', 'kpvo_ros.ros.vo_node', _vo_arguments())
-        player = nodes.start('bag_player', 'kpvo_ros.ros.bag_player', _player_arguments(bag))
-        with progress_bar('playing') as progress:
-            while not _ended(player):
-                if stop():
-                    raise KeyboardInterrupt
-                nodes.require_alive(recorder, vo_node)
-                progress(_recorded_frames(result_dir), frames)
-        if player.process.returncode:
-            raise RosError(f'bag_player: {last_line(player.log)}; see {player.log}')
-        if not _ended(recorder, _AFTERWARDS_S):
-            nodes.stop(recorder)
-
-
-def _vo_arguments() -> list[str]:
-    remaps = (f'image:={IMAGE_TOPIC}', f'camera_info:={INFO_TOPIC}', f'depth:={DEPTH_TOPIC}')
-    words = [word for remap in remaps for word in ('-r', remap)]
-    return ['--ros-args', *words, '-p', 'scale.source:=depth']
-
-
-def _player_arguments(bag: Path) -> list[str]:
-    topics = [IMAGE_TOPIC, INFO_TOPIC, DEPTH_TOPIC, '/tf_static']
-    return [
-        str(bag),
-        '--restamp',
-        '--quiet',
-        '--wait',
-        f'{_LISTEN_S:g}',
-        '--wait-for',
-        'odom',
-        '--topics',
-        *topics,
-    ]
-
-
-def _ended(running: RosProcess, patience_s: float = _LOOK_S) -> bool:
-    try:
-        running.process.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _recorded_frames(result_dir: Path) -> int:
-    from kpvo_ros.evaluation.files import STATES_FILE
-
-    states = result_dir / STATES_FILE
-    if not states.is_file():
-        return 0
-    with states.open('rb') as file:
-        return max(0, sum(1 for _ in file) - 1)
 
 
 def _report(sample: Source, result_dir: Path, frames: int) -> int:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from kpvo_ros.cli.findings import Finding, Level
 from kpvo_ros.cli.ros_environment import PROFILE_VARIABLES, profile_path
+from kpvo_ros.odometry.gtsam_version import INSTALL_GTSAM, crashes_with_numpy
 
 _TIMEOUT_S = 120.0
 _MIN_PYTHON = (3, 10)
@@ -37,12 +38,13 @@ _RUN_SETUP = 'make setup, or source /opt/ros/jazzy/setup.bash'
 
 
 class _Module(NamedTuple):
-    """A module to try, and how bad it is when it is missing."""
+    """A module to try, how bad it is when it is missing, and how to get it if not by its name."""
 
     name: str
     package: str
     needed_for: str
     missing: Level
+    install: str = ''
 
 
 _MODULES = (
@@ -54,7 +56,7 @@ _MODULES = (
     _Module('rosbags', 'rosbags', 'bags', Level.BLOCK),
     _Module('tqdm', 'tqdm', 'progress bars', Level.BLOCK),
     _Module('matplotlib', 'matplotlib', 'reports', Level.BLOCK),
-    _Module('gtsam', 'gtsam', 'factor graphs', Level.WARN),
+    _Module('gtsam', 'gtsam', 'loop_closure.enabled only', Level.OK, INSTALL_GTSAM),
     _Module('torch', 'torch', 'the demo and learned methods', Level.WARN),
     _Module('safetensors', 'safetensors', 'learned methods', Level.WARN),
     _Module('rerun', 'rerun-sdk', 'kpvo replay --rerun', Level.OK),
@@ -124,11 +126,26 @@ def _try_import(module: _Module) -> _Trial:
 
 
 def _judge(module: _Module, trial: _Trial, numpy_version: str) -> Finding:
+    clash = _clash(module, trial, numpy_version)
+    if clash is not None:
+        return clash
     if not trial.error:
         version = trial.version
         if module.name in ('cv_bridge', 'tf2_ros'):
             version += f', {trial.origin}'
         return Finding(Level.OK, module.name, version)
+    cure = _RUN_SETUP if module.name in _ROS_MODULES else module.install
+    if trial.crashed:
+        advice = cure or f'reinstall {module.package}'
+        return Finding(_worse(module.missing), module.name, trial.error, advice)
+    advice = cure or f'pip install {module.package}'
+    return Finding(
+        module.missing, module.name, f'not installed; needed for {module.needed_for}', advice
+    )
+
+
+def _clash(module: _Module, trial: _Trial, numpy_version: str) -> Finding | None:
+    """What was built for numpy 1 and would run under numpy 2."""
     if module.name == 'cv_bridge' and trial.crashed and numpy_version.startswith('2'):
         return Finding(
             Level.BLOCK,
@@ -136,13 +153,15 @@ def _judge(module: _Module, trial: _Trial, numpy_version: str) -> Finding:
             f'crashes with numpy {numpy_version}: it was built for numpy 1',
             "pip install 'numpy<2'",
         )
-    if trial.crashed:
-        advice = _RUN_SETUP if module.name in _ROS_MODULES else f'reinstall {module.package}'
-        return Finding(_worse(module.missing), module.name, trial.error, advice)
-    advice = _RUN_SETUP if module.name in _ROS_MODULES else f'pip install {module.package}'
-    return Finding(
-        module.missing, module.name, f'not installed; needed for {module.needed_for}', advice
-    )
+    if module.name == 'gtsam' and crashes_with_numpy(trial.version, numpy_version):
+        return Finding(
+            Level.WARN,
+            module.name,
+            f'{trial.version} is too old for numpy {numpy_version} and crashes; needed for '
+            f'{module.needed_for}',
+            module.install,
+        )
+    return None
 
 
 def _worse(level: Level) -> Level:

@@ -44,19 +44,22 @@ class Recipe:
         seed: of world, path and noise.
         fps: frames a second, None for the preset's own.
         frames: only so many, None for all.
+        size: width and height of the image as multiples of those of the preset.
     """
 
     preset: str
     seed: int = 0
     fps: float | None = None
     frames: int | None = None
+    size: int = 1
 
     @property
     def name(self) -> str:
         """Name of its folder."""
         rate = '' if self.fps is None else f'_{self.fps:g}hz'
         count = '' if self.frames is None else f'_{self.frames}'
-        return f'{self.preset}_seed{self.seed}{rate}{count}'
+        size = '' if self.size == 1 else f'_{self.size}x'
+        return f'{self.preset}_seed{self.seed}{rate}{count}{size}'
 
 
 class RenderedSource:
@@ -185,9 +188,11 @@ def _render_one(index: int) -> Frame:
 
 
 def _sequence(recipe: Recipe) -> SyntheticSequence:
+    from kpvo_ros.synthetic.recording import CAMERA
     from kpvo_ros.synthetic.sequence import sequence
 
-    made = sequence(recipe.preset, recipe.seed, fps=recipe.fps)
+    camera = CAMERA.resized(recipe.size * CAMERA.width, recipe.size * CAMERA.height)
+    made = sequence(recipe.preset, recipe.seed, fps=recipe.fps, camera=camera)
     return made if recipe.frames is None else made.shortened(recipe.frames)
 
 

@@ -31,6 +31,25 @@ class FrontendConfig:
         low=8,
         high=512,
     )
+    roi: tuple[float, ...] = parameter(
+        (0.0, 0.0, 1.0, 1.0),
+        'Left, top, right and bottom of the part of the image that is used, as shares of its '
+        'width and height; cut off what shows the robot itself.',
+        low=0.0,
+        high=1.0,
+    )
+    body_mask_path: str = parameter(
+        '',
+        "PNG of the image's shape whose non-zero pixels are ignored, for a robot's body that is "
+        'no rectangle; empty for none.',
+    )
+    max_angle_deg: float = parameter(
+        75.0,
+        'Pixels that look further off the optical axis than this are ignored; lower it when a '
+        'fisheye is blurred or badly calibrated towards its rim.',
+        low=5.0,
+        high=85.0,
+    )
     threads: int = parameter(
         2, 'Threads of OpenCV; set it to the cores you can spare.', low=1, high=64
     )
@@ -47,7 +66,11 @@ class TrackingConfig:
         choices=('flow', 'descriptor', 'hybrid'),
     )
     flow_window_px: int = parameter(
-        21, 'Side of the optical-flow patch; enlarge for blurred images.', low=5, high=63
+        16,
+        'Side of the patch that optical flow finds a point with; enlarge for blurred images. '
+        'Multiples of 8 are cheapest.',
+        low=5,
+        high=64,
     )
     flow_refine_px: int = parameter(
         11,
@@ -60,6 +83,12 @@ class TrackingConfig:
     )
     flow_max_error_px: float = parameter(
         0.3, 'A track is kept when flowing back ends this close to its start.', low=0.05, high=10.0
+    )
+    patch_max_move_px: float = parameter(
+        1.0,
+        'A track is given up when aligning it with its first sight moves it further than this.',
+        low=0.1,
+        high=10.0,
     )
     match_ratio: float = parameter(
         0.85,
@@ -85,6 +114,14 @@ class TrackingConfig:
     max_turn_rad_s: float = parameter(
         12.0, 'A pose that implies a faster turn is refused.', low=0.01, high=100.0
     )
+    correction_m_s: float = parameter(
+        0.5,
+        'When the pose is found to be off, as after a blackout, the published one walks over at '
+        'this speed; a controller must be able to bear it.',
+        low=0.001,
+        high=1000.0,
+    )
+    correction_rad_s: float = parameter(0.5, 'The same for the heading.', low=0.001, high=1000.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +171,65 @@ class KeyframeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MemoryConfig:
+    """Keyframes that are remembered, so that a lost camera can find out where it is."""
+
+    capacity: int = parameter(
+        200,
+        'Keyframes remembered, spread over all that was seen; raise it for large sites (0.3 MB '
+        'each).',
+        low=2,
+        high=2000,
+    )
+    max_keypoints: int = parameter(
+        1000,
+        'Keypoints of a remembered keyframe; more recognise from further away.',
+        low=50,
+        high=5000,
+    )
+    budget: int = parameter(
+        5, 'Keyframes compared with one image, 8 ms each; the next tries others.', low=1, high=100
+    )
+    min_inliers: int = parameter(
+        25,
+        'Points that must agree before a remembered place is believed; raise it where places look '
+        'alike.',
+        low=10,
+        high=1000,
+    )
+    min_support: float = parameter(
+        0.1,
+        'Part of what should be visible that must be found before a remembered place is believed; '
+        'raise it where places look alike.',
+        low=0.01,
+        high=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopClosureConfig:
+    """Recognised places correct the drift between map and odom."""
+
+    enabled: bool = parameter(
+        False,
+        'Correct map to odom when the robot returns to a place it has seen; off when another node '
+        'owns that transform.',
+    )
+    min_gap_s: float = parameter(
+        5.0,
+        'Only places left at least this long ago count as a return.',
+        low=0.0,
+        high=3600.0,
+    )
+    max_drift: float = parameter(
+        0.1,
+        'A return that implies more drift than this share of the path since is refused.',
+        low=0.001,
+        high=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class ScaleConfig:
     """Where metres come from."""
 
@@ -167,12 +263,20 @@ class ScaleConfig:
     depth_sigma: float = parameter(
         0.02, 'Standard deviation of a depth reading relative to the depth.', low=0.0001, high=1.0
     )
+    depth_bias_sigma: float = parameter(
+        0.005,
+        'What all depth readings may have in common (calibration), relative; it does not average '
+        'out, so the published covariance grows with the way by it.',
+        low=0.0,
+        high=1.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class FramesConfig:
     """Names of coordinate frames and where the camera sits (REP-103, REP-105)."""
 
+    map_frame: str = parameter('map', 'Name of the frame in which loop closure corrects drift.')
     odom_frame: str = parameter('odom', 'Name of the frame in which the pose drifts smoothly.')
     base_frame: str = parameter('base_link', 'Name of the robot frame whose pose is published.')
     camera_frame: str = parameter(
@@ -215,6 +319,22 @@ class NodeConfig:
     diagnostics_period_s: float = parameter(
         1.0, 'Time between two diagnostics messages.', low=0.1, high=60.0
     )
+    use_mask: bool = parameter(
+        False, 'Subscribe to mask, an image whose non-zero pixels are ignored.'
+    )
+    mask_wait_s: float = parameter(
+        0.02,
+        'How long an image waits for its mask while masks come; raise it to get every mask of a '
+        'slow segmentation, at the price of latency.',
+        low=0.0,
+        high=5.0,
+    )
+    mask_max_age_s: float = parameter(
+        0.5,
+        'When the mask of an image is late, one of another image is used up to this age.',
+        low=0.0,
+        high=60.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +343,11 @@ class VoNodeConfig(NodeConfig):
 
     publish_tf: bool = parameter(
         True, 'Broadcast odom to base_link; false when an EKF owns that transform.'
+    )
+    publish_map_tf: bool = parameter(
+        True,
+        'Broadcast map to odom as well once loop closure has something to say; false when another '
+        'localisation owns it. Needs publish_tf.',
     )
     two_d_mode: bool = parameter(False, 'Publish x, y and yaw only; for robots on a flat floor.')
     publish_depth: bool = parameter(
@@ -254,6 +379,8 @@ class VoConfig:
     frontend: FrontendConfig = section(FrontendConfig)
     tracking: TrackingConfig = section(TrackingConfig)
     keyframes: KeyframeConfig = section(KeyframeConfig)
+    memory: MemoryConfig = section(MemoryConfig)
+    loop_closure: LoopClosureConfig = section(LoopClosureConfig)
     scale: ScaleConfig = section(ScaleConfig)
     frames: FramesConfig = section(FramesConfig)
     node: VoNodeConfig = section(VoNodeConfig)

@@ -104,7 +104,7 @@ def write_report(
         '![error over time](errors.png)',
         '![position over time](coordinates.png)',
     ]
-    return _finish(out_dir, sections, states)
+    return _finish(out_dir, sections, states, metrics.poses)
 
 
 def report_run(run_dir: str | os.PathLike[str]) -> Path:
@@ -125,7 +125,7 @@ def report_run(run_dir: str | os.PathLike[str]) -> Path:
         f'{len(estimate)} poses{of_all}; no ground truth was given.',
         '![estimated path](trajectory.png)',
     ]
-    return _finish(run_dir, sections, states)
+    return _finish(run_dir, sections, states, len(estimate))
 
 
 # ------------------------------------------------------------------------------------ private
@@ -165,10 +165,12 @@ def _how_it_was_measured(metrics: Metrics) -> str:
     return ' '.join(lines)
 
 
-def _finish(out_dir: Path, sections: list[str], states: States | None) -> Path:
+def _finish(out_dir: Path, sections: list[str], states: States | None, poses: int) -> Path:
     """Add what the states tell, and write report.md."""
     if states is not None and len(states):
         sections += ['## Frames', _status_table(states)]
+        if (late := poses - states.frames_with_pose) > 0:
+            sections.append(f'Statuses are those told in time; {late} more poses were told late.')
         if np.isfinite(states.total_ms).any():
             plot_latency(states, out_dir / 'latency.png')
             sections += ['## Latency', _latency_table(states), '![latency](latency.png)']

@@ -7,7 +7,7 @@ descriptors are returned as RootSIFT, Arandjelovic 2012, so that cosine similari
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import cv2
@@ -15,6 +15,7 @@ import numpy as np
 
 from kpvo_ros.config.runtime import FrontendConfig
 from kpvo_ros.errors import FrontendError
+from kpvo_ros.frontend.mask import allowed
 from kpvo_ros.frontend.spread import spread_evenly
 from kpvo_ros.types import Features
 
@@ -26,17 +27,19 @@ class Extractor(Protocol):
 
     name: str
 
-    def extract(self, image: np.ndarray) -> Features:
+    def extract(self, image: np.ndarray, ignore: np.ndarray | None = None) -> Features:
         """Detect and describe.
 
         Args:
             image: (H, W) or (H, W, 3) RGB uint8.
+            ignore: (H, W) bool, True where no keypoint may lie (see `frontend.mask`); None
+                allows the whole image.
 
         Returns:
             At most `max_keypoints` features; none on an image without texture.
 
         Raises:
-            FrontendError: the array is not such an image.
+            FrontendError: the array is not such an image, or the mask not of its size.
         """
         ...
 
@@ -61,10 +64,10 @@ class OpenCvExtractor:
         self._is_binary = config.extractor != 'sift'
         self._empty: np.ndarray = np.zeros((0, self._detector.descriptorSize()), self._dtype)
 
-    def extract(self, image: np.ndarray) -> Features:
+    def extract(self, image: np.ndarray, ignore: np.ndarray | None = None) -> Features:
         """See `Extractor.extract`."""
         gray = to_gray(image)
-        keypoints = self._detector.detect(gray, None) if min(gray.shape) >= _MIN_SIDE_PX else ()
+        keypoints = self._detect(gray, ignore) if min(gray.shape) >= _MIN_SIDE_PX else ()
         if not keypoints:
             return self._no_features()
         xy = np.array([k.pt for k in keypoints], np.float32)
@@ -76,6 +79,22 @@ class OpenCvExtractor:
         xy = np.array([k.pt for k in keypoints], np.float32)
         score = np.array([k.response for k in keypoints], np.float32)
         return Features(xy, score, self._normalised(descriptor))
+
+    def _detect(self, gray: np.ndarray, ignore: np.ndarray | None) -> Sequence[cv2.KeyPoint]:
+        """Keypoints where they are allowed; the detector itself looks away elsewhere.
+
+        So as many are found as in an unmasked image, and no texture is cut at the mask's edge.
+        """
+        if ignore is None:
+            return self._detector.detect(gray, None)
+        if ignore.shape != gray.shape:
+            raise FrontendError(f'mask {ignore.shape} is not of the size of image {gray.shape}')
+        keypoints = self._detector.detect(gray, np.where(ignore, np.uint8(0), np.uint8(255)))
+        if not keypoints:
+            return ()
+        # On the upper levels of a pyramid the detector's mask is a coarse one.
+        kept = allowed(np.array([k.pt for k in keypoints]), ignore)
+        return [keypoint for keypoint, keep in zip(keypoints, kept, strict=True) if keep]
 
     @property
     def _dtype(self) -> type:

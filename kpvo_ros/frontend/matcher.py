@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
 from kpvo_ros.types import Matches
 
+_BITS_SET = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1, dtype=np.uint8)
+_FARTHEST_BINARY, _FARTHEST_FLOAT = 64.0, 0.8  # distances at which things look different
 _NONE = Matches(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
@@ -32,11 +35,12 @@ def match(descriptor0: np.ndarray, descriptor1: np.ndarray, ratio: float = 1.0) 
     pairs = matcher.knnMatch(descriptor0, descriptor1, k=2)
     best1 = np.array([p[0].trainIdx for p in pairs])
     distance = np.array([(p[0].distance, p[1].distance) for p in pairs])
-    back = np.array([p.trainIdx for p in matcher.match(descriptor1, descriptor0)])
-    index0 = np.arange(len(descriptor0))
     closeness = distance[:, 0] / np.maximum(distance[:, 1], 1e-9)
-    good = (back[best1] == index0) & (closeness <= ratio)
-    return Matches(index0[good], best1[good], (1.0 - closeness[good]).astype(np.float32))
+    index0 = np.flatnonzero(closeness <= ratio)
+    index1 = best1[index0]
+    mutual = _nearest(matcher, descriptor1, descriptor0, index1) == index0
+    index0, index1 = index0[mutual], index1[mutual]
+    return Matches(index0, index1, (1.0 - closeness[index0]).astype(np.float32))
 
 
 def match_near(
@@ -51,33 +55,65 @@ def match_near(
 
     Args:
         descriptor0: (N, D).
-        xy0: (N, 2) where the first are expected in the second image, pixels.
+        xy0: (N, 2) where the first are expected in the second image, pixels; NaN for nowhere.
         descriptor1: (M, D).
         xy1: (M, 2) pixels.
         radius_px: search radius.
         ratio: see `match`.
     """
-    if len(descriptor0) < 1 or len(descriptor1) < 2:
+    index0, index1 = _pairs_within(xy0, xy1, radius_px)
+    if not len(index0):
         return _NONE
-    distance = descriptor_distances(descriptor0, descriptor1)
-    offset = xy0[:, None, :] - xy1[None, :, :]
-    distance[np.einsum('nmk,nmk->nm', offset, offset) > radius_px**2] = np.inf
-    index0 = np.arange(len(descriptor0))
-    best1 = distance.argmin(1)
-    best = distance[index0, best1]
-    mutual = distance.argmin(0)[best1] == index0
-    second = np.partition(distance, 1, axis=1)[:, 1]
-    closeness = np.where(np.isfinite(second), best, 0.0) / np.maximum(second, 1e-9)
-    limit = 64.0 if descriptor0.dtype == np.uint8 else 0.8
-    good = mutual & np.isfinite(best) & (closeness <= ratio) & (best <= limit)
-    return Matches(index0[good], best1[good], (1.0 - closeness[good]).astype(np.float32))
+    distance = pair_distances(descriptor0[index0], descriptor1[index1])
+    forward = np.lexsort((distance, index0))  # neighbours of one point together, best first
+    index0, index1, distance = index0[forward], index1[forward], distance[forward]
+    first = _starts_of_groups(index0)
+    second = np.append(
+        np.where(first[1:], np.inf, distance[1:]), np.inf
+    )  # a lone one has no rival
+    closeness = np.where(np.isfinite(second), distance, 0.0) / np.maximum(second, 1e-9)
+    limit = _FARTHEST_BINARY if descriptor0.dtype == np.uint8 else _FARTHEST_FLOAT
+    good = first & _is_best_of_group(index1, distance) & (closeness <= ratio) & (distance <= limit)
+    return Matches(index0[good], index1[good], (1.0 - closeness[good]).astype(np.float32))
 
 
-def descriptor_distances(descriptor0: np.ndarray, descriptor1: np.ndarray) -> np.ndarray:
-    """(N, M) float32 distances: Hamming for uint8, Euclidean for float32 unit vectors."""
+def pair_distances(descriptor0: np.ndarray, descriptor1: np.ndarray) -> np.ndarray:
+    """(N,) float32 distances of N pairs: Hamming for uint8, Euclidean for float32 unit vectors."""
     if descriptor0.dtype == np.uint8:
-        # Hamming distance as a product of +-1 vectors: BLAS beats a loop over pairs.
-        bits0 = np.unpackbits(descriptor0, axis=1).astype(np.float32) * 2 - 1
-        bits1 = np.unpackbits(descriptor1, axis=1).astype(np.float32) * 2 - 1
-        return (bits0.shape[1] - bits0 @ bits1.T) / 2
-    return np.sqrt(np.maximum(2.0 - 2.0 * descriptor0 @ descriptor1.T, 0.0))
+        return _BITS_SET[descriptor0 ^ descriptor1].sum(axis=1, dtype=np.int32).astype(np.float32)
+    return np.linalg.norm(descriptor0 - descriptor1, axis=1).astype(np.float32)
+
+
+def _nearest(
+    matcher: cv2.BFMatcher, query: np.ndarray, train: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """(K,) rows of `train` nearest to the `wanted` (K,) rows of `query`, each looked at once."""
+    rows, place = np.unique(wanted, return_inverse=True)
+    found = matcher.match(query[rows], train) if len(rows) else ()
+    return np.array([pair.trainIdx for pair in found], np.int64)[place]
+
+
+def _pairs_within(
+    xy0: np.ndarray, xy1: np.ndarray, radius_px: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of all pairs not farther apart than the radius."""
+    known = np.flatnonzero(np.isfinite(xy0).all(axis=1))
+    if not len(known) or not len(xy1):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    near = cKDTree(xy0[known]).sparse_distance_matrix(
+        cKDTree(xy1), radius_px, output_type='ndarray'
+    )
+    return known[near['i']], near['j'].astype(np.int64)
+
+
+def _starts_of_groups(sorted_index: np.ndarray) -> np.ndarray:
+    """(N,) bool whether each entry is the first with its value."""
+    return np.append(True, sorted_index[1:] != sorted_index[:-1])
+
+
+def _is_best_of_group(index: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """(N,) bool whether each entry has the smallest distance of those with its index."""
+    order = np.lexsort((distance, index))
+    best = np.zeros(len(index), bool)
+    best[order] = _starts_of_groups(index[order])
+    return best

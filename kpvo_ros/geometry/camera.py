@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kpvo_ros.errors import GeometryError
-from kpvo_ros.geometry.lens import Array, BrownLens, EquidistantLens, IdealLens, Lens
+from kpvo_ros.geometry.lens import SIDEWAYS, Array, BrownLens, EquidistantLens, IdealLens, Lens
 
 _WIDEST_RECTIFIED_RAD = np.deg2rad(70.0)  # half angle; a plane picture beyond is mostly stretch
 _NOWHERE_PX = -64.0  # outside every picture, for any interpolation kernel of cv2.remap
@@ -163,12 +163,29 @@ class Camera:
         ray = self._lens.to_ray(self._to_plane(xy))
         if self.model is not DistortionModel.EQUIDISTANT:
             return ray
-        return ray / np.where(ray[..., 2:] > 1e-9, ray[..., 2:], np.nan)
+        return ray / np.where(ray[..., 2:] > SIDEWAYS, ray[..., 2:], np.nan)
 
     def rays(self, xy: npt.ArrayLike) -> Array:
         """Unit directions (..., 3) seen at pixels (..., 2); fisheye rays may point backwards."""
         ray = self._lens.to_ray(self._to_plane(xy))
         return ray / np.sqrt((ray * ray).sum(axis=-1, keepdims=True))
+
+    def ray_jacobian(self, xy: npt.ArrayLike) -> Array:
+        """(..., 2, 2) derivative of `unproject`'s x, y with respect to the pixel; NaN as there."""
+        return self._lens.ray_jacobian(self._to_plane(xy)) / self._focal
+
+    def ray_sigma(self, xy: npt.ArrayLike) -> Array:
+        """(...) how far one pixel reaches on the plane z = 1 at pixels (..., 2).
+
+        The root of the area a pixel covers there: 1 / f for a pinhole, and more and more towards
+        the rim of a fisheye, where a step of one pixel turns the ray as much as anywhere but the
+        plane recedes. NaN where `unproject` is.
+        """
+        if not self.is_distorted:
+            steady = 1.0 / np.sqrt(self.fx * self.fy)
+            return np.where(np.isfinite(np.asarray(xy)).all(axis=-1), steady, np.nan)
+        J = self.ray_jacobian(xy)
+        return np.sqrt(np.abs(J[..., 0, 0] * J[..., 1, 1] - J[..., 0, 1] * J[..., 1, 0]))
 
     def undistort(self, xy: npt.ArrayLike) -> Array:
         """Pixels (..., 2) a pinhole with the same matrix would show instead of these."""
@@ -181,6 +198,13 @@ class Camera:
         if not self.is_distorted:
             return np.array(xy, dtype=np.float64)
         return self.project(IdealLens().to_ray(self._to_plane(xy)))
+
+    def distort_jacobian(self, xy: npt.ArrayLike) -> Array:
+        """(..., 2, 2) derivative of `distort` where it yields `xy`; NaN as in `ray_jacobian`."""
+        J = self.ray_jacobian(xy) * self._focal[:, None]  # ideal pixels by stored ones
+        adjugate = np.stack([J[..., 1, 1], -J[..., 0, 1], -J[..., 1, 0], J[..., 0, 0]], axis=-1)
+        det = J[..., 0, 0] * J[..., 1, 1] - J[..., 0, 1] * J[..., 1, 0]
+        return (adjugate / det[..., None]).reshape(J.shape)
 
     def contains(self, xy: npt.ArrayLike, border_px: float = 0.0) -> npt.NDArray[np.bool_]:
         """Whether pixels (..., 2) lie on the picture, at least `border_px` from the edge."""

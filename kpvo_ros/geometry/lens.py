@@ -1,9 +1,9 @@
 """Lens models: between directions in the optical frame and points on the normalised image plane.
 
 The plane is what remains of a pixel after the camera matrix is taken off: `(u - cx) / fx`,
-`(v - cy) / fy`. All lenses have the same two methods, so a camera need not ask which it has;
-both answer NaN where the lens shows nothing, also where the polynomial has turned back on itself
-and would show a far point inside the picture a second time.
+`(v - cy) / fy`. All lenses have the same methods, so a camera need not ask which it has; all
+answer NaN where the lens shows nothing, also where the polynomial has turned back on itself and
+would show a far point inside the picture a second time.
 
 * `IdealLens`: the pinhole.
 * `BrownLens`: OpenCV's radial and tangential polynomial (plumb_bob, rational_polynomial).
@@ -23,6 +23,7 @@ Array = npt.NDArray[np.float64]
 _ITERATIONS = 20
 _STEP_DONE = 1e-13  # normalised units, far below a millionth of a pixel
 _RESIDUAL_OK = 1e-9
+SIDEWAYS = 1e-9  # z of a unit ray so far off the axis that it never meets the plane z = 1
 _NEGLIGIBLE = 1e-15  # a highest coefficient that bends nothing
 
 
@@ -39,6 +40,12 @@ class Lens(Protocol):
     def to_ray(self, plane: Array) -> Array:
         """Direction (..., 3), of any length, seen at (..., 2) on the plane."""
 
+    def ray_jacobian(self, plane: Array) -> Array:
+        """(..., 2, 2) derivative of the ray's point on z = 1 with respect to the plane.
+
+        NaN where `to_ray` is, and for rays 90 degrees or more off the axis.
+        """
+
 
 class IdealLens:
     """No distortion: the plane is z = 1."""
@@ -53,6 +60,11 @@ class IdealLens:
     def to_ray(self, plane: Array) -> Array:
         """See `Lens`; z is 1."""
         return _with_z(plane, 1.0)
+
+    def ray_jacobian(self, plane: Array) -> Array:
+        """See `Lens`; the identity."""
+        jacobian = np.where(np.isfinite(plane).all(axis=-1), 1.0, np.nan)
+        return jacobian[..., None, None] * np.eye(2)
 
 
 class BrownLens:
@@ -97,6 +109,15 @@ class BrownLens:
         found = np.hypot(image_x - target_x, image_y - target_y) < _RESIDUAL_OK
         return _with_z(np.where(found[..., None], np.stack([x, y], axis=-1), np.nan), 1.0)
 
+    def ray_jacobian(self, plane: Array) -> Array:
+        """See `Lens`; the inverse of the derivative of the distortion."""
+        ideal = self.to_ray(plane)
+        x, y = ideal[..., 0], ideal[..., 1]
+        a, b, d = self._slopes(x, y, *self._radial(x, y)[1:])
+        with np.errstate(divide='ignore', invalid='ignore'):  # infinite on the fold itself
+            inverse = np.stack([d, -b, -b, a], axis=-1) / (a * d - b * b)[..., None]
+        return inverse.reshape(*plane.shape[:-1], 2, 2)
+
     def _radial(self, x: Array, y: Array) -> tuple[Array, Array, Array]:
         """r^2, the radial factor, and its derivative with respect to r^2."""
         r2 = x * x + y * y
@@ -117,12 +138,20 @@ class BrownLens:
         self, x: Array, y: Array, radial: Array, slope: Array, error_x: Array, error_y: Array
     ) -> tuple[Array, Array]:
         """Solves the symmetric 2x2 system of every point; a singular one does not move."""
-        a = radial + 2.0 * slope * x * x + 2.0 * self._p1 * y + 6.0 * self._p2 * x
-        b = 2.0 * (slope * x * y + self._p1 * x + self._p2 * y)
-        d = radial + 2.0 * slope * y * y + 6.0 * self._p1 * y + 2.0 * self._p2 * x
+        a, b, d = self._slopes(x, y, radial, slope)
         det = a * d - b * b
         inv = np.where(np.abs(det) > 1e-12, 1.0, 0.0) / np.where(np.abs(det) > 1e-12, det, 1.0)
         return inv * (d * error_x - b * error_y), inv * (a * error_y - b * error_x)
+
+    def _slopes(
+        self, x: Array, y: Array, radial: Array, slope: Array
+    ) -> tuple[Array, Array, Array]:
+        """a, b, d of the symmetric derivative [[a, b], [b, d]] of the distortion."""
+        return (
+            radial + 2.0 * slope * x * x + 2.0 * self._p1 * y + 6.0 * self._p2 * x,
+            2.0 * (slope * x * y + self._p1 * x + self._p2 * y),
+            radial + 2.0 * slope * y * y + 6.0 * self._p1 * y + 2.0 * self._p2 * x,
+        )
 
     def _clamp(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Pulls points back to just inside the fold, where the mapping can be inverted."""
@@ -171,9 +200,8 @@ class EquidistantLens:
         """See `Lens`; a unit vector. Newton's method on the angle."""
         radius = np.sqrt((plane * plane).sum(axis=-1, keepdims=True))
         angle = np.minimum(radius, self._angle_max)
-        slopes = self._k * (1, 3, 5, 7, 9)
         for _ in range(_ITERATIONS):
-            slope = np.polynomial.polynomial.polyval(angle * angle, slopes)
+            slope = self._radius_slope(angle)
             slope = np.where(np.abs(slope) > 1e-12, slope, 1.0)
             new = np.clip(angle + (radius - self._radius(angle)) / slope, 0.0, self._angle_max)
             step, angle = np.abs(new - angle), new
@@ -184,8 +212,27 @@ class EquidistantLens:
         ray = np.concatenate([unit * np.sin(angle), np.cos(angle)], axis=-1)
         return np.where(found, ray, np.nan)
 
+    def ray_jacobian(self, plane: Array) -> Array:
+        """See `Lens`; radial and tangential stretch differ more and more off the axis."""
+        ray = self.to_ray(plane)
+        sine = np.hypot(ray[..., 0], ray[..., 1])
+        angle = np.arctan2(sine, ray[..., 2])
+        cosine = np.where(ray[..., 2] > SIDEWAYS, ray[..., 2], np.nan)
+        radial = 1.0 / (cosine * cosine * self._radius_slope(angle))
+        on_axis = sine == 0
+        radius = np.where(on_axis, 1.0, self._radius(angle))
+        tangential = np.where(on_axis, radial, sine / (cosine * radius))
+        unit = ray[..., :2] / np.where(on_axis, 1.0, sine)[..., None]
+        outward = unit[..., :, None] * unit[..., None, :]
+        around: Array = tangential[..., None, None] * (np.eye(2) - outward)
+        return around + radial[..., None, None] * outward
+
     def _radius(self, angle: Array) -> Array:
         return angle * np.polynomial.polynomial.polyval(angle * angle, self._k)
+
+    def _radius_slope(self, angle: Array) -> Array:
+        slopes: Array = self._k * (1, 3, 5, 7, 9)
+        return np.asarray(np.polynomial.polynomial.polyval(angle * angle, slopes), np.float64)
 
 
 def _cubic(r2: Array, k: tuple[float, ...]) -> tuple[Array, Array]:

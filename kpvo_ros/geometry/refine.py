@@ -90,6 +90,7 @@ def refine_pnp(
     T_camera_world: npt.ArrayLike,
     *,
     sigma_px: npt.ArrayLike | None = None,
+    slope: Array | None = None,
     loss: Loss = Loss.CAUCHY,
     loss_scale_px: float = 1.0,
     threshold_px: float = 3.0,
@@ -104,6 +105,8 @@ def refine_pnp(
         T_camera_world: (4, 4) pose to start from.
         sigma_px: (N,) noise of each pixel relative to the others (a pyramid level's scale);
             scale and threshold are multiplied by it. Ones by default.
+        slope: (N, 2, 2) `Camera.distort_jacobian` of the pixels as stored, so that errors count as
+            large as they are in the picture of a wide lens; None counts ideal pixels.
         loss: robust loss.
         loss_scale_px: error at which the loss leaves the parabola.
         threshold_px: error up to which a pixel is an inlier.
@@ -120,9 +123,16 @@ def refine_pnp(
         raise GeometryError(f'loss_scale_px {loss_scale_px} and threshold_px must be positive')
     sigma = np.ones(len(xy)) if sigma_px is None else np.asarray(sigma_px, dtype=np.float64)
     usable = usable_pairs(xy, points)
-    problem = _Problem(xy[usable], points[usable], camera, loss, loss_scale_px * sigma[usable])
+    problem = _Problem(
+        xy[usable],
+        points[usable],
+        camera,
+        loss,
+        loss_scale_px * sigma[usable],
+        None if slope is None else slope[usable],
+    )
     T = _minimise(problem, np.array(T_camera_world, dtype=np.float64), iterations)
-    return summarize_pnp(xy, points, camera, T, threshold_px, sigma)
+    return summarize_pnp(xy, points, camera, T, threshold_px, sigma, slope)
 
 
 def summarize_pnp(
@@ -132,10 +142,11 @@ def summarize_pnp(
     T_camera_world: Array,
     threshold_px: float,
     sigma: Array | None = None,
+    slope: Array | None = None,
 ) -> PnpResult | None:
     """Inliers, covariance and error of a pose as it is; None with fewer than three inliers."""
     sigma = np.ones(len(xy)) if sigma is None else sigma
-    residual, J = _residuals(xy, transform(T_camera_world, points), camera)
+    residual, J = _residuals(xy, transform(T_camera_world, points), camera, slope)
     inliers = np.linalg.norm(residual, axis=-1) < threshold_px * sigma
     if inliers.sum() < MINIMAL_PNP:
         return None
@@ -175,11 +186,12 @@ class _Problem:
     camera: Camera
     loss: Loss
     scale_px: Array  # (N,)
+    slope: Array | None  # (N, 2, 2)
 
     def linearize(self, T_camera_world: Array) -> tuple[float, Array, Array]:
         """Cost, gradient (6,) and Gauss-Newton Hessian (6, 6) at a pose."""
         local = transform(T_camera_world, self.points)
-        residual, J = _residuals(self.xy, local, self.camera)
+        residual, J = _residuals(self.xy, local, self.camera, self.slope)
         squared = (residual**2).sum(axis=-1) / self.scale_px**2
         weight = self.loss.weight(squared) / self.scale_px**2
         weighted = J * weight[:, None, None]
@@ -213,9 +225,12 @@ def _minimise(problem: _Problem, T: Array, iterations: int) -> Array:
     return T
 
 
-def _residuals(xy: Array, local: Array, camera: Camera) -> tuple[Array, Array]:
+def _residuals(
+    xy: Array, local: Array, camera: Camera, slope: Array | None
+) -> tuple[Array, Array]:
     """Image minus pixel (N, 2), and its derivative (N, 2, 6) with respect to xi.
 
+    `slope` carries both over into the pixels of the stored picture, to first order.
     A point behind the camera gets a large constant error, so that no step gains by hiding it.
     """
     z = local[:, 2]
@@ -229,6 +244,8 @@ def _residuals(xy: Array, local: Array, camera: Camera) -> tuple[Array, Array]:
     J[:, 0, 3], J[:, 0, 4], J[:, 0, 5] = fx * u * v, -fx * (1 + u * u), fx * v
     J[:, 1, 3], J[:, 1, 4], J[:, 1, 5] = fy * (1 + v * v), -fy * u * v, -fy * u
     residual = np.stack([fx * u + camera.cx, fy * v + camera.cy], axis=-1) - xy
+    if slope is not None:
+        residual, J = np.einsum('nij,nj->ni', slope, residual), slope @ J
     hidden = z <= _NEAREST
     J[hidden], residual[hidden] = 0.0, _BEHIND_PX
     return residual, J

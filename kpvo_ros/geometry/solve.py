@@ -1,9 +1,10 @@
 """Robust solvers: absolute pose, relative pose and homography from pairs with outliers.
 
 The minimal solvers and the sample consensus are PoseLib's (Larsson and contributors; locally
-optimised RANSAC). All pixels are ideal pinhole pixels (`Camera.undistort` first); rows with NaN
-are outliers. The same input and seed give the same answer. Too few pairs, or none that agree, is
-an ordinary bad frame: the answer is None. A result is never made up.
+optimised RANSAC). Pixels are ideal pinhole pixels (`Camera.undistort` first), unless
+`estimate_pnp` is told that they are those of the picture; rows with NaN are outliers. The same
+input and seed give the same answer. Too few pairs, or none that agree, is an ordinary bad frame:
+the answer is None. A result is never made up.
 
 `refine_pnp` and the fits to points are offered here too, so a caller needs one module.
 """
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import poselib
 
 from kpvo_ros.errors import GeometryError
-from kpvo_ros.geometry.camera import Camera
+from kpvo_ros.geometry.camera import Camera, DistortionModel
 from kpvo_ros.geometry.fit import PlaneFit, fit_plane_ransac, umeyama
 from kpvo_ros.geometry.refine import (
     MINIMAL_PNP,
@@ -97,17 +98,20 @@ def estimate_pnp(
     seed: int = 0,
     T_camera_world: npt.ArrayLike | None = None,
     max_iterations: int = 1000,
+    as_stored: bool = False,
 ) -> PnpResult | None:
     """Pose of a camera from points and pixels, most of which may be wrong.
 
     Args:
-        xy: (N, 2) ideal pinhole pixels.
+        xy: (N, 2) ideal pinhole pixels, or see `as_stored`.
         points: (N, 3) in the world.
-        camera: its matrix is used, its lens is not.
-        threshold_px: error up to which a pixel is an inlier.
+        camera: its matrix is used; its lens only for pixels as stored.
+        threshold_px: error up to which a pixel is an inlier, in the pixels given.
         seed: of the sampling.
         T_camera_world: (4, 4) guess that competes with the sampled poses, None without one.
         max_iterations: number of minimal samples.
+        as_stored: `xy` are pixels of the distorted picture. A fisheye needs this: near its rim an
+            error of one pixel is one of ten and more ideal pixels.
 
     Returns:
         The pose, or None with fewer than three pairs or inliers. Three inliers prove nothing:
@@ -117,18 +121,21 @@ def estimate_pnp(
         GeometryError: shapes do not fit.
     """
     xy, points = check_pairs(xy, points)
-    usable = usable_pairs(xy, points)
+    ideal = camera.undistort(xy) if as_stored else xy
+    usable = usable_pairs(ideal, points)
     if usable.sum() < MINIMAL_PNP:
         return None
+    model = _with_lens(camera) if as_stored else _pinhole(camera)
     options = _options('max_reproj_error', threshold_px, seed, max_iterations)
     initial = None if T_camera_world is None else _to_poselib(T_camera_world)
     pose, info = poselib.estimate_absolute_pose(
-        xy[usable], points[usable], _pinhole(camera), options, {}, initial
+        xy[usable], points[usable], model, options, {}, initial
     )
-    if info['num_inliers'] < MINIMAL_PNP:
-        return None
     T = from_rt(pose.R, pose.t)
-    return summarize_pnp(xy, points, camera, T, threshold_px) if np.isfinite(T).all() else None
+    if info['num_inliers'] < MINIMAL_PNP or not np.isfinite(T).all():
+        return None
+    slope = camera.distort_jacobian(xy) if as_stored and camera.is_distorted else None
+    return summarize_pnp(ideal, points, camera, T, threshold_px, slope=slope)
 
 
 def estimate_essential(
@@ -240,6 +247,20 @@ def _pinhole(camera: Camera) -> dict:
         'height': camera.height,
         'params': [camera.fx, camera.fy, camera.cx, camera.cy],
     }
+
+
+def _with_lens(camera: Camera) -> dict:
+    """The camera with its lens as PoseLib takes it (COLMAP's models, OpenCV's coefficients)."""
+    k = camera.distortion
+    if not camera.is_distorted:
+        return _pinhole(camera)
+    name, coefficients = 'OPENCV_FISHEYE', k
+    if camera.model is not DistortionModel.EQUIDISTANT:
+        only_k1_k2 = not any(k[4:])
+        name = 'OPENCV' if only_k1_k2 else 'FULL_OPENCV'
+        coefficients = k[:4] if only_k1_k2 else (*k, *(0.0,) * (8 - len(k)))
+    plain = _pinhole(camera)
+    return {**plain, 'model': name, 'params': [*plain['params'], *coefficients]}
 
 
 def _to_poselib(T_camera_world: npt.ArrayLike) -> poselib.CameraPose:

@@ -22,6 +22,7 @@ from kpvo_ros.geometry.camera import Camera
 
 STRIP_HALF_WIDTH = 1.2  # of the strip, in camera heights
 STRIP_LENGTH = 8.5  # how far ahead the strip is used, in camera heights
+LOOKS_AHEAD = 0.8  # share of the motion that is forward, above which the strip bends with it
 MAX_PIXELS = 4000  # of the strip; more gain nothing but time
 MIN_PIXELS = 300  # fewer and the floor counts as not seen
 MIN_CORRELATION = 0.7  # of the aligned strips; less and it is not (or not one) plane
@@ -32,10 +33,12 @@ MAX_SURPRISE = 16.0  # squared Mahalanobis distance above which a fit is some ot
 MAX_REFUSALS = 20  # surprises in a row after which the known floor is given up
 GOOD_BASELINE = 0.4  # motion between two views that is waited for, in camera heights
 MAX_SIGMA = 0.15  # relative, of a height from two views; less certain ones wait for more motion
+FIRST_SIGMA = 0.04  # the same for the first one, which defines the unit
 SEARCH = (0.3, 30.0, 60)  # heights tried first: from, to (in baselines), how many
 NORMAL_SIGMA_RAD = np.deg2rad(2.0)  # prior knowledge of pitch and roll
 NORMAL_WALK_RAD = np.deg2rad(0.05)  # how much they change from keyframe to keyframe
-HEIGHT_WALK = 0.005  # relative change of h from keyframe to keyframe (drift of the map's unit)
+HEIGHT_WALK = 0.002  # relative change of h from keyframe to keyframe (drift of the map's unit)
+YOUNG_FITS = 15.0  # fits after which a map's unit has settled; before, it drifts more
 HEIGHT_NOISE = 0.01  # relative unevenness of real floors between two fits
 PIXEL_CORRELATION = 30.0  # pixels that count as one independent measurement
 
@@ -63,7 +66,7 @@ class GroundPlane:
         self._rays: tuple[Camera, np.ndarray, np.ndarray] | None = None
         self.m: np.ndarray | None = None
         self.covariance = np.zeros((3, 3))
-        self._refusals = 0
+        self._refusals = self._fits = 0
 
     @property
     def height(self) -> float:
@@ -75,7 +78,14 @@ class GroundPlane:
     def relative_sigma(self) -> float:
         """Standard deviation of `height` / height."""
         assert self.m is not None
-        return _relative_sigma(self.m, np.linalg.inv(self.covariance))
+        return float(
+            np.hypot(_relative_sigma(self.m, np.linalg.inv(self.covariance)), self._drift)
+        )
+
+    @property
+    def _drift(self) -> float:
+        """Relative change of the map's unit until the next fit; a young map is still settling."""
+        return HEIGHT_WALK * max(1.0, YOUNG_FITS / max(1, self._fits))
 
     def rescale(self, factor: float) -> None:
         """The map was stretched by `factor` about the newest camera."""
@@ -105,12 +115,13 @@ class GroundPlane:
         if fit is None or self._surprises(*fit):
             self._view = now
             if self.m is not None:
-                self.covariance = self.covariance + self._walk(self.m, 0.0, HEIGHT_WALK)
+                self.covariance = self.covariance + self._walk(self.m, 0.0, self._drift)
             return 'the floor ahead is not seen, or is no textured plane'
-        if _relative_sigma(*fit) > MAX_SIGMA:
+        if _relative_sigma(*fit) > (FIRST_SIGMA if self.m is None else MAX_SIGMA):
             return None  # too little parallax yet
         self._view, self._refusals = now, 0
         self._fuse(*fit)
+        self._fits += 1
         return ''
 
     def _surprises(self, m: np.ndarray, information: np.ndarray) -> bool:
@@ -133,7 +144,8 @@ class GroundPlane:
     ) -> tuple[np.ndarray, np.ndarray] | None:
         """(m, information) from two views, None when they do not show a floor."""
         start = self.m if self.m is not None else self._search(last, now, T_now_last, camera)
-        strip = None if start is None else self._strip(camera, start, MAX_PIXELS)
+        bend = _bend(T_now_last)
+        strip = None if start is None else self._strip(camera, start, bend, MAX_PIXELS)
         if start is None or strip is None:
             return None
         alignment = _Alignment(last.gray, now.gray, T_now_last, camera, *strip)
@@ -152,7 +164,7 @@ class GroundPlane:
         best, best_score = None, MIN_CORRELATION
         for height in max(baseline, 1e-9) * np.geomspace(*SEARCH):
             m = self._normal / height
-            strip = self._strip(camera, m, MAX_PIXELS // 4)
+            strip = self._strip(camera, m, _bend(T_now_last), MAX_PIXELS // 4)
             if strip is None:
                 return None
             score = _Alignment(last.gray, now.gray, T_now_last, camera, *strip).correlation(m)
@@ -161,9 +173,13 @@ class GroundPlane:
         return best
 
     def _strip(
-        self, camera: Camera, m: np.ndarray, count: int
+        self, camera: Camera, m: np.ndarray, bend: float, count: int
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """About `count` pixels (N, 2) of the strip ahead and their rays (N, 3)."""
+        """About `count` pixels (N, 2) of the strip ahead and their rays (N, 3).
+
+        The strip bends with the way of the camera, `bend` radians per map unit to the right: in a
+        curve, what lies straight ahead is somebody else's lawn.
+        """
         if self._rays is None or self._rays[0] != camera:
             grid = np.indices((camera.height, camera.width))[::-1].reshape(2, -1).T
             rays = camera.unproject(grid.astype(np.float64))
@@ -172,7 +188,9 @@ class GroundPlane:
         _, xy, rays = self._rays
         rho_h = rays @ (m / np.linalg.norm(m))  # height / depth of the pixel, were it floor
         inside = rho_h > 1.0 / STRIP_LENGTH
-        inside &= np.abs(rays[:, 0]) < STRIP_HALF_WIDTH * np.maximum(rho_h, 1e-9)
+        rho_h = np.maximum(rho_h, 1e-9)
+        aside = rays[:, 0] / rho_h - 0.5 * bend / np.linalg.norm(m) / rho_h**2
+        inside &= np.abs(aside) < STRIP_HALF_WIDTH
         chosen = np.flatnonzero(inside)
         if len(chosen) < MIN_PIXELS:
             return None
@@ -191,7 +209,7 @@ class GroundPlane:
         if self.m is None:
             prior = self._normal * np.linalg.norm(m)
             return prior, self._walk(prior, NORMAL_SIGMA_RAD, 10.0)
-        return self.m, self.covariance + self._walk(self.m, NORMAL_WALK_RAD, HEIGHT_WALK)
+        return self.m, self.covariance + self._walk(self.m, NORMAL_WALK_RAD, self._drift)
 
     @staticmethod
     def _walk(m: np.ndarray, turn_rad: float, stretch: float) -> np.ndarray:
@@ -280,6 +298,18 @@ class _Alignment:
         gx, gy = gx * self._camera.fx / p[:, 2], gy * self._camera.fy / p[:, 2]
         gz = -(gx * p[:, 0] + gy * p[:, 1]) / p[:, 2]
         return np.stack([gx, gy, gz], 1)
+
+
+def _bend(T_now_last: np.ndarray) -> float:
+    """Curvature of the way between two views, radians to the right per map unit.
+
+    Zero for a camera that does not look where it goes: what is ahead is not its way then.
+    """
+    T_last_now = se3.inverse(T_now_last)
+    baseline = float(np.linalg.norm(T_last_now[:3, 3]))
+    turn_rad = float(np.arctan2(T_last_now[0, 2], T_last_now[2, 2]))
+    looks_ahead = T_last_now[2, 3] > LOOKS_AHEAD * baseline > 0
+    return turn_rad / baseline if looks_ahead else 0.0
 
 
 def _relative_sigma(m: np.ndarray, information: np.ndarray) -> float:

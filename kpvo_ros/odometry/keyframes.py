@@ -30,4 +30,5 @@ class KeyframePolicy:
             return True
         moved = np.linalg.norm(sights.xy[known] - self._xy[sights.point[known]], axis=1)
         moved = moved[np.isfinite(moved)]
-        return not len(moved) or np.median(moved) > self._config.max_flow_ratio * image_width
+        farthest = self._config.max_flow_ratio * image_width
+        return not len(moved) or bool(np.median(moved) > farthest)

@@ -14,9 +14,14 @@ import dataclasses
 
 import numpy as np
 
+from kpvo_ros.frontend.patches import FirstSights, patch_warp
 from kpvo_ros.geometry import se3
+from kpvo_ros.geometry.camera import Camera
+from kpvo_ros.odometry.resection import Sightings
 from kpvo_ros.types import Features
 
+MIN_KNOWN = 20  # new points of known depth, fewer than which a keyframe is dropped early
+NEWEST_KEPT = 4  # keyframes that are never dropped: what is seen now began there
 UNKNOWN_RHO = 0.0  # inverse depth of a point that has none yet
 
 
@@ -44,6 +49,7 @@ class Sights:
 NO_SIGHTS = Sights(np.zeros(0, np.int64), np.zeros((0, 2), np.float32), np.zeros((0, 2)))
 _PER_POINT = (
     'ray',
+    'xy',
     'rho',
     'variance',
     'descriptor',
@@ -59,6 +65,7 @@ class LocalMap:
     Attributes (arrays over points; read only for others):
         anchor: (N,) int64 row of the keyframe of first sight.
         ray: (N, 2) float64 coordinates on the plane z = 1 of that keyframe.
+        xy: (N, 2) float32 pixels there.
         rho: (N,) float64 inverse depth (1 / z), 0 while unknown.
         variance: (N,) float64 of `rho`, inf while unknown.
         descriptor: (N, D) as the extractor gave them.
@@ -66,12 +73,22 @@ class LocalMap:
         sensor_rho: (N,) float64 inverse depth from depth readings alone.
         sensor_information: (N,) float64 1 / variance of `sensor_rho`, 0 without a reading.
         sights: one `Sights` per keyframe.
+        T_odom_keyframe: (K, 4, 4) poses of the keyframes, oldest first.
+        covariance: (K, 6, 6) local, of those poses since the start.
+        stamp_ns: (K,) int64.
+        images: K grey images (H, W) uint8.
+        is_young: no keyframe has been dropped yet.
     """
 
     def __init__(self, descriptor_like: np.ndarray) -> None:
         self.T_odom_keyframe = np.zeros((0, 4, 4))
+        self.covariance = np.zeros((0, 6, 6))
+        self.stamp_ns = np.zeros(0, np.int64)
+        self.images: list[np.ndarray] = []
+        self.is_young = True
         self.anchor = np.zeros(0, np.int64)
         self.ray = np.zeros((0, 2))
+        self.xy = np.zeros((0, 2), np.float32)
         self.rho = np.zeros(0)
         self.variance = np.zeros(0)
         self.descriptor = np.zeros((0, *descriptor_like.shape[1:]), descriptor_like.dtype)
@@ -91,29 +108,113 @@ class LocalMap:
     def positions(self, point: np.ndarray) -> np.ndarray:
         """(M, 3) coordinates in the odom frame of points that have depth."""
         T = self.T_odom_keyframe[self.anchor[point]]
-        local = _homogeneous(self.ray[point]) / self.rho[point, None]
+        local = homogeneous(self.ray[point]) / self.rho[point, None]
         return np.einsum('nij,nj->ni', T[:, :3, :3], local) + T[:, :3, 3]
+
+    def sightings(self, sights: Sights, sigma_ray: float) -> Sightings:
+        """What the pose solver wants to know of sights.
+
+        A point without depth is taken to be as far as the others, give or take all of it.
+        """
+        T = self.T_odom_keyframe[self.anchor[sights.point]]
+        known = self.has_depth[sights.point]
+        typical = self.typical_rho(sights.point)
+        return Sightings(
+            direction=np.einsum('nij,nj->ni', T[:, :3, :3], homogeneous(self.ray[sights.point])),
+            origin=T[:, :3, 3],
+            rho=np.where(known, self.rho[sights.point], typical),
+            variance=np.where(known, self.variance[sights.point], typical**2),
+            ray=sights.ray,
+            sigma=np.full(len(sights), sigma_ray),
+        )
+
+    def expected(self, point: np.ndarray, T_odom_camera: np.ndarray, camera: Camera) -> np.ndarray:
+        """(M, 2) pixels where points should be seen; NaN behind the camera.
+
+        Points without depth are taken to be as far as the others.
+        """
+        turned, shift = self.rays_seen_from(point, T_odom_camera)
+        p = turned + self.likely_rho(point)[:, None] * shift
+        with np.errstate(invalid='ignore', divide='ignore'):
+            return np.where(p[:, 2:] > 0, camera.project(p), np.nan)
+
+    def first_sights(
+        self, point: np.ndarray, T_odom_camera: np.ndarray, camera: Camera
+    ) -> FirstSights:
+        """How points looked at first, and how they should look from a pose."""
+        anchor = self.anchor[point]
+        T_camera_keyframe = se3.inverse(T_odom_camera) @ self.T_odom_keyframe
+        warp = patch_warp(
+            camera, self.ray[point], self.likely_rho(point), T_camera_keyframe[anchor]
+        )
+        return FirstSights(self.images, anchor, self.xy[point], warp)
+
+    def likely_rho(self, point: np.ndarray) -> np.ndarray:
+        """(M,) inverse depths, the typical one for points without."""
+        known = self.has_depth[point]
+        return np.where(known, self.rho[point], self.typical_rho(point))
+
+    def pose_covariance(
+        self, point: np.ndarray, T_odom_camera: np.ndarray, noise: np.ndarray
+    ) -> np.ndarray:
+        """(6, 6) local covariance, since the start, of a pose measured from some points.
+
+        The pose is as wrong as the keyframe that most of the points come from, plus `noise`, its
+        own (6, 6) covariance relative to the map.
+        """
+        row = int(np.median(self.anchor[point])) if len(point) else -1
+        T_camera_keyframe = se3.inverse(T_odom_camera) @ self.T_odom_keyframe[row]
+        return se3.transport_covariance(self.covariance[row], T_camera_keyframe) + noise
+
+    def set_depth(self, point: np.ndarray, rho: np.ndarray, variance: np.ndarray) -> None:
+        """Depths known from elsewhere."""
+        self.rho[point], self.variance[point] = rho, variance
+
+    def seen_from(
+        self, point: np.ndarray, T_odom_camera: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) inverse depths of points in a camera, 0 where unknown, and variances (inf)."""
+        turned, shift = self.rays_seen_from(point, T_odom_camera)
+        p_z = turned[:, 2] + self.rho[point] * shift[:, 2]
+        known = self.has_depth[point] & (p_z > 0)
+        p_z = np.where(known, p_z, 1.0)
+        slope = turned[:, 2] / p_z**2
+        with np.errstate(invalid='ignore'):
+            variance = np.where(known, self.variance[point] * slope**2, np.inf)
+        return np.where(known, self.rho[point] / p_z, UNKNOWN_RHO), variance
+
+    def typical_rho(self, point: np.ndarray) -> float:
+        """Median inverse depth of those of the points that have one, else of the whole map."""
+        known = point[self.has_depth[point]]
+        if len(known) < 10:
+            known = np.flatnonzero(self.has_depth)
+        return float(np.median(self.rho[known])) if len(known) else 1.0
 
     def sight_errors(self, sights: Sights, T_odom_camera: np.ndarray) -> np.ndarray:
         """(N,) distance on the plane z = 1 of each sight from where the map expects it.
 
         NaN for points without depth.
         """
-        turned, shift = self._rays_seen_from(sights.point, T_odom_camera)
+        turned, shift = self.rays_seen_from(sights.point, T_odom_camera)
         p = turned + self.rho[sights.point, None] * shift
         error = np.linalg.norm(p[:, :2] / p[:, 2:] - sights.ray, axis=1)
         return np.where(self.has_depth[sights.point], error, np.nan)
 
     def depth_noise(self, point: np.ndarray, T_odom_camera: np.ndarray) -> np.ndarray:
         """(M,) how far, on the plane z = 1 of a camera, one sigma of depth moves each point."""
-        turned, shift = self._rays_seen_from(point, T_odom_camera)
+        turned, shift = self.rays_seen_from(point, T_odom_camera)
         p = turned + self.rho[point, None] * shift
         slope = (shift[:, :2] - p[:, :2] / p[:, 2:] * shift[:, 2:]) / p[:, 2:]
         return np.linalg.norm(slope, axis=1) * np.sqrt(self.variance[point])
 
-    def add_keyframe(self, T_odom_camera: np.ndarray) -> int:
+    def add_keyframe(
+        self, stamp_ns: int, T_odom_camera: np.ndarray, covariance: np.ndarray, gray: np.ndarray
+    ) -> int:
         """Append a keyframe without sights and return its row."""
+        self.stamp_ns = np.append(self.stamp_ns, stamp_ns)
+        self.images.append(gray)
         self.sights.append(NO_SIGHTS)
+        self.covariance = np.concatenate([self.covariance, covariance[None]])
         self.T_odom_keyframe = np.concatenate([self.T_odom_keyframe, T_odom_camera[None]])
         return len(self.T_odom_keyframe) - 1
 
@@ -123,7 +224,7 @@ class LocalMap:
         Args:
             keyframe: row of the keyframe.
             ray: (N, 2) coordinates on the plane z = 1.
-            features: N features, for their descriptors.
+            features: N features, for their pixels and descriptors.
 
         Returns:
             (N,) int64 indices of the new points.
@@ -131,6 +232,7 @@ class LocalMap:
         count, first = len(ray), len(self)
         self.anchor = np.concatenate([self.anchor, np.full(count, keyframe, np.int64)])
         self.ray = np.concatenate([self.ray, ray])
+        self.xy = np.concatenate([self.xy, features.xy])
         self.rho = np.concatenate([self.rho, np.full(count, UNKNOWN_RHO)])
         self.variance = np.concatenate([self.variance, np.full(count, np.inf)])
         self.descriptor = np.concatenate([self.descriptor, features.descriptor])
@@ -139,64 +241,11 @@ class LocalMap:
         self.sensor_information = np.concatenate([self.sensor_information, np.zeros(count)])
         return np.arange(first, first + count)
 
-    def triangulate(
-        self, sights: Sights, T_odom_camera: np.ndarray, sigma_ray: float, min_parallax_rad: float
-    ) -> None:
-        """Fold sights from a known pose into the depths of their points.
-
-        Points with depth get a Kalman update along their ray; points without get a depth when
-        the parallax suffices and the two rays agree.
-
-        Args:
-            sights: what was seen.
-            T_odom_camera: (4, 4) pose of the image.
-            sigma_ray: standard deviation of a sight on the plane z = 1 (pixels / focal length).
-            min_parallax_rad: angle between the rays a new point needs.
-        """
-        turned, shift = self._rays_seen_from(sights.point, T_odom_camera)
-        known = self.has_depth[sights.point]
-        self._update(sights[known], turned[known], shift[known], sigma_ray)
-        fresh = ~known
-        self._begin(sights[fresh], turned[fresh], shift[fresh], sigma_ray, min_parallax_rad)
-
-    def fuse_depth(
-        self, sights: Sights, depth: np.ndarray, T_odom_camera: np.ndarray, relative_sigma: float
-    ) -> None:
-        """Fold depth readings into the depths of the points seen there.
-
-        Args:
-            sights: what was seen.
-            depth: (N,) depth along the optical axis of this image, NaN where unknown.
-            T_odom_camera: (4, 4) pose of the image.
-            relative_sigma: standard deviation of a reading divided by the reading.
-        """
-        turned, shift = self._rays_seen_from(sights.point, T_odom_camera)
-        ahead = depth - shift[:, 2]
-        with np.errstate(invalid='ignore', divide='ignore'):
-            rho = turned[:, 2] / ahead
-            variance = (relative_sigma * depth * rho / ahead) ** 2
-        point, usable = sights.point, np.isfinite(rho) & (rho > 0) & (ahead > 0)
-        old_rho, old_variance = self.rho[point], self.variance[point]
-        # A reading that contradicts a well-known point is an edge or a reflection, not news.
-        gate = (rho - old_rho) ** 2 < 9.0 * (variance + old_variance)
-        usable &= gate | ~np.isfinite(old_variance)
-        point = point[usable]
-        weight_old = np.where(np.isfinite(old_variance), 1.0 / old_variance, 0.0)[usable]
-        weight_new = 1.0 / variance[usable]
-        total = weight_old + weight_new
-        self.rho[point] = (weight_old * old_rho[usable] + weight_new * rho[usable]) / total
-        self.variance[point] = 1.0 / total
-        weight_old = self.sensor_information[point]
-        total = weight_old + weight_new
-        self.sensor_rho[point] = (
-            weight_old * self.sensor_rho[point] + weight_new * rho[usable]
-        ) / total
-        self.sensor_information[point] = total
-
     def rescale(self, factor: float, about: np.ndarray) -> None:
         """Stretch the whole map by `factor` about the position `about` (3,), which stays."""
-        position = self.T_odom_keyframe[:, :3, 3]
-        self.T_odom_keyframe[:, :3, 3] = about + factor * (position - about)
+        T = self.T_odom_keyframe.copy()
+        T[:, :3, 3] = about + factor * (T[:, :3, 3] - about)
+        self.T_odom_keyframe = T
         self.rho /= factor
         self.variance /= factor**2
         self.sensor_rho /= factor
@@ -206,75 +255,54 @@ class LocalMap:
         """Re-express the map in another odom frame: poses become T_new_old @ pose."""
         self.T_odom_keyframe = T_new_old @ self.T_odom_keyframe
 
-    def forget(self, window: int, max_strikes: int) -> np.ndarray:
-        """Drop keyframes older than the window, their points, and points that struck out.
+    def superfluous(self, window: int) -> np.ndarray:
+        """Rows of the keyframes beyond the window.
+
+        The oldest goes, but before it any that could not be measured: a camera that turns on the
+        spot keeps what it knew before the turn.
+        """
+        rows = np.arange(len(self.T_odom_keyframe))
+        while len(rows) > window:
+            rows = np.delete(rows, self._least_useful(rows))
+        return np.setdiff1d(np.arange(len(self.T_odom_keyframe)), rows)
+
+    def forget(self, rows: np.ndarray, max_strikes: int) -> np.ndarray:
+        """Drop keyframes, their points, and points that struck out.
 
         Returns:
             (N,) int64: new index of every old point, -1 for the dropped.
         """
-        dropped = max(0, len(self.T_odom_keyframe) - window)
-        keep = (self.anchor >= dropped) & (self.strikes < max_strikes)
+        rows = np.setdiff1d(np.arange(len(self.T_odom_keyframe)), rows)
+        new_row = np.full(len(self.T_odom_keyframe), -1, np.int64)
+        new_row[rows] = np.arange(len(rows))
+        keep = (new_row[self.anchor] >= 0) & (self.strikes < max_strikes)
         new_index = np.full(len(self), -1, np.int64)
         new_index[keep] = np.arange(int(keep.sum()))
-        self.T_odom_keyframe = self.T_odom_keyframe[dropped:]
-        self.anchor = self.anchor[keep] - dropped
+        self.is_young &= len(rows) == len(self.T_odom_keyframe)
+        self.T_odom_keyframe = self.T_odom_keyframe[rows]
+        self.covariance = self.covariance[rows]
+        self.stamp_ns = self.stamp_ns[rows]
+        self.anchor = new_row[self.anchor[keep]]
         for name in _PER_POINT:
             setattr(self, name, getattr(self, name)[keep])
-        self.sights = [_renumbered(sights, new_index) for sights in self.sights[dropped:]]
+        self.sights = [_renumbered(self.sights[row], new_index) for row in rows]
+        self.images = [self.images[row] for row in rows]
         return new_index
 
-    def _rays_seen_from(
+    def _least_useful(self, rows: np.ndarray) -> int:
+        """Position in `rows` of the keyframe to drop; never one of the newest."""
+        old = rows[: max(1, len(rows) - NEWEST_KEPT)]
+        known = np.bincount(self.anchor[self.has_depth], minlength=len(self.T_odom_keyframe))
+        return int(np.argmax(known[old] < MIN_KNOWN))  # the first such, else the very first
+
+    def rays_seen_from(
         self, point: np.ndarray, T_odom_camera: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Per point, first ray and anchor position in the camera: p ~ turned + rho * shift."""
         T = se3.inverse(T_odom_camera) @ self.T_odom_keyframe
         T_camera_anchor = T[self.anchor[point]]
-        rays = _homogeneous(self.ray[point])
+        rays = homogeneous(self.ray[point])
         return np.einsum('nij,nj->ni', T_camera_anchor[:, :3, :3], rays), T_camera_anchor[:, :3, 3]
-
-    def _update(
-        self, sights: Sights, turned: np.ndarray, shift: np.ndarray, sigma_ray: float
-    ) -> None:
-        point = sights.point
-        p = turned + self.rho[point, None] * shift
-        predicted = p[:, :2] / p[:, 2:]
-        slope = (shift[:, :2] - predicted * shift[:, 2:]) / p[:, 2:]  # d predicted / d rho
-        residual = sights.ray - predicted
-        steep = np.einsum('ni,ni->n', slope, slope)
-        information = steep / sigma_ray**2
-        # Only the residual along the epipolar line speaks of depth; 3 sigma of both guard it.
-        along = np.einsum('ni,ni->n', slope, residual)
-        allowed = 9.0 * steep * (sigma_ray**2 + steep * self.variance[point])
-        good = (p[:, 2] > 0) & (along**2 <= allowed)
-        variance = 1.0 / (1.0 / self.variance[point] + information)
-        rho = self.rho[point] + variance * along / sigma_ray**2
-        good &= rho > 0
-        self.rho[point[good]] = rho[good]
-        self.variance[point[good]] = variance[good]
-
-    def _begin(
-        self,
-        sights: Sights,
-        turned: np.ndarray,
-        shift: np.ndarray,
-        sigma_ray: float,
-        min_parallax_rad: float,
-    ) -> None:
-        # ray x (turned + rho shift) = 0, solved for rho by least squares
-        a = shift[:, :2] - sights.ray * shift[:, 2:]
-        c = turned[:, :2] - sights.ray * turned[:, 2:]
-        steep = np.einsum('ni,ni->n', a, a)
-        with np.errstate(invalid='ignore', divide='ignore'):
-            rho = -np.einsum('ni,ni->n', a, c) / steep
-            p = turned + rho[:, None] * shift
-            error = np.linalg.norm(p[:, :2] / p[:, 2:] - sights.ray, axis=1)
-            slope2 = steep / p[:, 2] ** 2
-        seen = _homogeneous(sights.ray)
-        good = _angle(turned, seen) >= min_parallax_rad
-        good &= (rho > 0) & (p[:, 2] > 0) & (error < 3.0 * sigma_ray)
-        point = sights.point[good]
-        self.rho[point] = rho[good]
-        self.variance[point] = sigma_ray**2 / slope2[good]
 
 
 def _renumbered(sights: Sights, new_index: np.ndarray) -> Sights:
@@ -283,10 +311,6 @@ def _renumbered(sights: Sights, new_index: np.ndarray) -> Sights:
     return Sights(point[kept], sights.xy[kept], sights.ray[kept])
 
 
-def _homogeneous(ray: np.ndarray) -> np.ndarray:
+def homogeneous(ray: np.ndarray) -> np.ndarray:
+    """(N, 3) rays with z = 1."""
     return np.concatenate([ray, np.ones((len(ray), 1))], axis=1)
-
-
-def _angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    cross = np.linalg.norm(np.cross(a, b), axis=1)
-    return np.arctan2(cross, np.einsum('ni,ni->n', a, b))

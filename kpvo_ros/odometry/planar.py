@@ -22,7 +22,8 @@ _MAX_TILT_GAIN = 10.0  # yaw is ill defined for a base standing on its nose
 def project_to_plane(estimate: OdometryEstimate) -> OdometryEstimate:
     """`estimate` with pose, twist and covariances on the plane z = 0 of the odom frame.
 
-    The camera pose moves along with the base, so that the extrinsics stay what they are.
+    The camera pose moves along with the base, so that the extrinsics stay what they are. The base
+    stays on the floor of the map frame as well.
     """
     T_odom_base = planar_pose(estimate.T_odom_base)
     T_base_camera = se3.inverse(estimate.T_odom_base) @ estimate.T_odom_camera
@@ -34,6 +35,7 @@ def project_to_plane(estimate: OdometryEstimate) -> OdometryEstimate:
         estimate,
         T_odom_base=T_odom_base,
         T_odom_camera=T_odom_base @ T_base_camera,
+        T_map_odom=_planar_map(estimate, T_odom_base),
         covariance=covariance,
         twist=twist,
         twist_covariance=twist_covariance,
@@ -75,6 +77,18 @@ def planar_twist(
     planar = np.zeros(6)
     planar[[0, 1, 5]] = J @ twist
     return planar, _fill(J @ covariance @ J.T)
+
+
+def _planar_map(estimate: OdometryEstimate, T_odom_planar: np.ndarray) -> np.ndarray | None:
+    """(4, 4) T_map_odom that puts the planar base where the base is in the map, seen from above.
+
+    The part of a correction that lifts or tilts odom moves a base far from its origin sideways, so
+    flattening the correction alone would put it somewhere else.
+    """
+    if estimate.T_map_odom is None:
+        return None
+    T_map_base = planar_pose(estimate.T_map_odom @ estimate.T_odom_base)
+    return T_map_base @ se3.inverse(T_odom_planar)
 
 
 def _fill(planar: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ must be stretched to be metric; the pipeline stretches it about the camera, so n
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from kpvo_ros.odometry.ground import GroundPlane
 from kpvo_ros.odometry.wheel import WheelLog
 from kpvo_ros.types import Frame, WheelOdometry
 
+FLOOR_MEMORY = 12.0  # camera heights of way after which the floor has been measured anew
 MAX_STEP = 0.03  # relative change a keyframe may bring once the scale is known
 
 
@@ -74,8 +76,7 @@ class DepthScale(NoScale):
     is_metric = True
 
     def __init__(self, config: ScaleConfig) -> None:
-        # A bias common to all readings (calibration of the sensor) does not average out.
-        self.relative_sigma = config.depth_sigma / 2
+        self.relative_sigma = config.depth_bias_sigma
 
 
 class CameraHeightScale(NoScale):
@@ -107,7 +108,7 @@ class CameraHeightScale(NoScale):
             self.problem = problem
         if problem != '':
             return 1.0
-        factor = _bounded(self._height_m / self._ground.height, self.is_metric)
+        factor = _bounded(self._height_m / self._ground.height, self.relative_sigma)
         self._ground.rescale(factor)
         self.relative_sigma = self._ground.relative_sigma
         self.is_metric = True
@@ -140,7 +141,7 @@ class WheelScale(NoScale):
         ratio, sigma = self._wheel.ratio()
         if ratio is None:
             return 1.0
-        factor = _bounded(ratio, self.is_metric)
+        factor = _bounded(ratio, self.relative_sigma)
         self._wheel.rescale(factor)
         self.relative_sigma, self.is_metric = sigma, True
         return factor
@@ -161,6 +162,14 @@ def load_scale(config: ScaleConfig) -> ScaleSource:
     return NoScale()
 
 
-def _bounded(factor: float, is_metric: bool) -> float:
-    """The first factor is taken whole; later ones only correct drift, gently."""
-    return float(np.clip(factor, 1 - MAX_STEP, 1 + MAX_STEP)) if is_metric else float(factor)
+def scale_memory(config: ScaleConfig) -> float:
+    """Way in metres over which an error of the unit lasts (see `scale_doubt`)."""
+    if config.source == 'camera_height':
+        return FLOOR_MEMORY * config.camera_height_m
+    return math.inf  # a calibration is wrong for ever
+
+
+def _bounded(factor: float, relative_sigma: float) -> float:
+    """A unit is corrected as far as it was in doubt; when it is well known, drift is, gently."""
+    limit = max(MAX_STEP, 2.0 * relative_sigma)
+    return float(np.clip(factor, 1 - limit, 1 + limit)) if limit < 1.0 else float(factor)

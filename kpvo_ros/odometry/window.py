@@ -19,12 +19,15 @@ from kpvo_ros.odometry.local_map import LocalMap
 FIXED = 2  # oldest keyframes of the window that do not move
 MIN_SIGHTS = 30  # fewer residuals than this adjust nothing
 MAX_DAMPING = 1e6
+KNOWN_SIGMA = 0.2  # relative sigma of an inverse depth, below which a point counts as measured
+MIN_RHO = 1e-3  # of the typical inverse depth; further away is as good as infinitely far
 
 
 @dataclasses.dataclass
 class _State:
     T_odom_keyframe: np.ndarray  # (K, 4, 4)
     rho: np.ndarray  # (N,)
+    min_rho: float  # no point is further than its inverse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,46 +53,58 @@ def adjust(local_map: LocalMap, window: int, sigma_ray: float, iterations: int =
     Returns:
         Whether anything was adjusted.
     """
-    first = max(0, len(local_map.T_odom_keyframe) - window)
-    used, sights = _collect(local_map, first)
-    if len(sights.point) < MIN_SIGHTS or len(local_map.T_odom_keyframe) - first <= FIXED:
+    keyframes = len(local_map.T_odom_keyframe)
+    fixed = max(FIXED, keyframes - (window - FIXED))
+    used, sights = _collect(local_map, fixed)
+    if len(sights.point) < MIN_SIGHTS or keyframes <= fixed:
         return False
-    state = _State(local_map.T_odom_keyframe[first:].copy(), local_map.rho[used].copy())
-    problem = _Problem(
-        sights,
-        local_map.sensor_rho[used],
-        local_map.sensor_information[used],
-        sigma_ray,
-        len(state.T_odom_keyframe),
-    )
+    known = local_map.has_depth[used]
+    typical = local_map.typical_rho(used)
+    rho = np.where(known, local_map.rho[used], typical)
+    prior_rho, prior_information = _prior(local_map, used, known, typical)
+    problem = _Problem(sights, prior_rho, prior_information, sigma_ray, keyframes, fixed)
+    state = _State(local_map.T_odom_keyframe.copy(), rho, MIN_RHO * typical)
     state, information = problem.minimise(state, iterations)
-    local_map.T_odom_keyframe[first:] = state.T_odom_keyframe
-    local_map.rho[used] = state.rho
-    local_map.variance[used] = 1.0 / information
+    local_map.T_odom_keyframe = state.T_odom_keyframe
+    known |= 1.0 / information < (KNOWN_SIGMA * state.rho) ** 2
+    local_map.rho[used[known]] = state.rho[known]
+    local_map.variance[used[known]] = 1.0 / information[known]
     return True
 
 
-def _collect(local_map: LocalMap, first: int) -> tuple[np.ndarray, _Sights]:
-    """Points anchored and seen again inside the window, and their sights."""
+def _prior(
+    local_map: LocalMap, used: np.ndarray, known: np.ndarray, typical: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse depths known beforehand, and their information.
+
+    From depth readings; a point that nothing is known of is about as far as the others.
+    """
+    rho = np.where(known, local_map.sensor_rho[used], typical)
+    return rho, np.where(known, local_map.sensor_information[used], typical**-2)
+
+
+def _collect(local_map: LocalMap, fixed: int) -> tuple[np.ndarray, _Sights]:
+    """Points that a free keyframe sees again, and all their sights."""
     point, keyframe, ray = [], [], []
-    for row in range(first, len(local_map.sights)):
-        sights = local_map.sights[row]
-        usable = local_map.has_depth[sights.point]
-        anchor = local_map.anchor[sights.point]
-        usable &= (anchor >= first) & (anchor < row)
-        point.append(sights.point[usable])
-        ray.append(sights.ray[usable])
-        keyframe.append(np.full(int(usable.sum()), row - first))
+    moves = np.zeros(len(local_map), bool)
+    for row, sights in enumerate(local_map.sights):
+        again = local_map.anchor[sights.point] < row
+        point.append(sights.point[again])
+        ray.append(sights.ray[again])
+        keyframe.append(np.full(int(again.sum()), row))
+        if row >= fixed:
+            moves[point[-1]] = True
     all_points = np.concatenate(point)
-    order = np.argsort(all_points, kind='stable')
+    chosen = np.flatnonzero(moves[all_points])
+    chosen = chosen[np.argsort(all_points[chosen], kind='stable')]
+    all_points = all_points[chosen]
     used, row_of = np.unique(all_points, return_inverse=True)
-    ray0 = np.concatenate([local_map.ray[all_points], np.ones((len(all_points), 1))], 1)
     return used, _Sights(
-        row_of[order],
-        local_map.anchor[all_points][order] - first,
-        np.concatenate(keyframe)[order],
-        ray0[order],
-        np.concatenate(ray)[order],
+        row_of,
+        local_map.anchor[all_points],
+        np.concatenate(keyframe)[chosen],
+        np.concatenate([local_map.ray[all_points], np.ones((len(all_points), 1))], 1),
+        np.concatenate(ray)[chosen],
     )
 
 
@@ -99,16 +114,17 @@ class _Problem:
     def __init__(
         self,
         sights: _Sights,
-        sensor_rho: np.ndarray,
-        sensor_information: np.ndarray,
+        prior_rho: np.ndarray,
+        prior_information: np.ndarray,
         sigma_ray: float,
         keyframes: int,
+        fixed: int,
     ) -> None:
         self._sights = sights
-        self._sensor_rho, self._sensor_information = sensor_rho, sensor_information
+        self._prior_rho, self._prior_information = prior_rho, prior_information
         self._sigma = sigma_ray
         self._starts = np.flatnonzero(np.diff(sights.point, prepend=-1))
-        self._size = 6 * keyframes
+        self._size, self._fixed = 6 * keyframes, fixed
         pair = sights.keyframe * keyframes + sights.anchor
         self._pairs = [
             (int(one) // keyframes, int(one) % keyframes, np.flatnonzero(pair == one))
@@ -124,7 +140,7 @@ class _Problem:
             equations = self._linearise(state)
             information = equations.rho_information
             while damping < MAX_DAMPING:
-                trial = equations.step(state, damping)
+                trial = equations.step(state, damping, self._fixed)
                 trial_cost = self._cost(trial)
                 if trial_cost < cost:
                     break
@@ -146,13 +162,11 @@ class _Problem:
         return T, q + state.rho[s.point, None] * T[:, :3, 3]
 
     def _cost(self, state: _State) -> float:
-        if (state.rho <= 0).any():
-            return np.inf
         _, q = self._predict(state)
         if (q[:, 2] <= 0).any():
             return np.inf
         e2 = (((q[:, :2] / q[:, 2:] - self._sights.ray) / self._sigma) ** 2).sum(1)
-        sensor = self._sensor_information * (state.rho - self._sensor_rho) ** 2
+        sensor = self._prior_information * (state.rho - self._prior_rho) ** 2
         return float(np.log1p(e2).sum() + sensor.sum())
 
     def _linearise(self, state: _State) -> _Equations:
@@ -172,16 +186,16 @@ class _Problem:
         of_anchor = np.concatenate([rho[:, None, None] * PR, -_times_hat(PR, s.ray0)], 2)
         e = e * root[:, None]
         pose, gradient = self._pose_equations(of_keyframe, of_anchor, e)
-        off = state.rho - self._sensor_rho
-        free = slice(6 * FIXED, None)
+        off = state.rho - self._prior_rho
+        free = slice(6 * self._fixed, None)
         return _Equations(
             pose=pose[free, free],
             pose_gradient=gradient[free],
             coupling=self._coupling(of_rho, of_keyframe, of_anchor)[:, free],
             rho_information=np.add.reduceat((of_rho**2).sum(1), self._starts)
-            + self._sensor_information,
+            + self._prior_information,
             rho_gradient=np.add.reduceat((of_rho * e).sum(1), self._starts)
-            + self._sensor_information * off,
+            + self._prior_information * off,
         )
 
     def _pose_equations(
@@ -220,7 +234,7 @@ class _Equations:
     rho_information: np.ndarray  # (N,)
     rho_gradient: np.ndarray  # (N,)
 
-    def step(self, state: _State, damping: float) -> _State:
+    def step(self, state: _State, damping: float, fixed: int) -> _State:
         """The state after one damped Gauss-Newton step."""
         information = self.rho_information * (1.0 + damping) + 1e-12
         scaled = self.coupling / information[:, None]
@@ -230,8 +244,8 @@ class _Equations:
         step_pose = -np.linalg.solve(S, g)
         step_rho = -(self.rho_gradient + self.coupling @ step_pose) / information
         T = state.T_odom_keyframe.copy()
-        T[FIXED:] = T[FIXED:] @ se3.exp_se3(step_pose.reshape(-1, 6))
-        return _State(T, state.rho + step_rho)
+        T[fixed:] = T[fixed:] @ se3.exp_se3(step_pose.reshape(-1, 6))
+        return _State(T, np.maximum(state.rho + step_rho, state.min_rho), state.min_rho)
 
 
 def _projection_slope(u: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.types import BadFrame, Features, Frame, OdometryEstimate, WheelOdometry
 
+_MASK_ENCODINGS = ('mono8', '8uc1')
 _POINT_TYPES = {np.dtype(np.uint8): PointField.UINT8, np.dtype(np.float32): PointField.FLOAT32}
 
 
@@ -35,6 +36,7 @@ def frame_from_messages(
     camera: Camera,
     depth: Image | CompressedImage | None = None,
     camera_frame: str = '',
+    mask: np.ndarray | None = None,
 ) -> Frame | BadFrame:
     """One image with its intrinsics, and its depth when there is one.
 
@@ -43,6 +45,7 @@ def frame_from_messages(
         camera: intrinsics of that image.
         depth: depth registered to the image, any encoding of `bags.images.decode_depth`.
         camera_frame: name of the optical frame; '' takes it from the image header.
+        mask: (H, W) bool, True where the image is to be ignored.
 
     Returns:
         The frame, or a `BadFrame` whose reason says what is wrong with the messages.
@@ -66,7 +69,7 @@ def frame_from_messages(
             f'depth is {depth_m.shape[1]}x{depth_m.shape[0]} but the image is {width}x{height}; '
             'use depth that is registered to the image',
         )
-    return Frame(stamp_ns, pixels, camera, camera_frame or image.header.frame_id, depth_m)
+    return Frame(stamp_ns, pixels, camera, camera_frame or image.header.frame_id, depth_m, mask)
 
 
 def image_from_message(image: Image | CompressedImage) -> np.ndarray:
@@ -78,6 +81,19 @@ def image_from_message(image: Image | CompressedImage) -> np.ndarray:
     if isinstance(image, CompressedImage):
         return images.decode_compressed(image)
     return images.decode_image(image)
+
+
+def mask_from_message(message: Image) -> np.ndarray:
+    """(H, W) bool, True where a mono8 or 8UC1 image is not zero.
+
+    Raises:
+        BagError: the message holds no such image.
+    """
+    if message.encoding.lower() not in _MASK_ENCODINGS:
+        raise BagError(
+            f'mask encoding {message.encoding[:40]!r} is not supported: use mono8 or 8UC1'
+        )
+    return images.decode_image(message).astype(bool)
 
 
 def wheel_from_message(odometry: Odometry) -> WheelOdometry | None:

@@ -130,6 +130,7 @@ def odometry_status(name: str, estimate: OdometryEstimate, step_ms: float) -> Di
         'scale': f'{estimate.scale:.6g}',
         'scale_sigma': f'{estimate.scale_sigma:.4g}',
         'keyframe': str(estimate.is_keyframe).lower(),
+        'map': str(estimate.map_id),
         'step_ms': f'{step_ms:.2f}',
         **{f'{stage}_ms': f'{ms:.2f}' for stage, ms in estimate.stage_ms.items()},
         'version': package_version(),

@@ -17,6 +17,7 @@ from kpvo_ros.config.runtime import KeypointConfig
 from kpvo_ros.errors import BagError
 from kpvo_ros.frontend.drawing import draw_features
 from kpvo_ros.frontend.extractor import Extractor, load_extractor
+from kpvo_ros.frontend.mask import IgnoredRegion
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.ros import convert
 from kpvo_ros.ros.diagnostics import OK, DiagnosticStatus, package_version, status_message
@@ -37,12 +38,14 @@ class KeypointNode(ImageNode):
     def __init__(self, **node_options: Any) -> None:
         super().__init__('keypoint_node', KeypointConfig(), **node_options)
         self._extractor: Extractor | None = None
+        self._ignored: IgnoredRegion | None = None
         self._debug: Publisher | None = None
         self._last: dict[str, str] = {}
 
     def load(self, config: Any) -> None:
         """Make the extractor and the publishers."""
         self._extractor = load_extractor(config.frontend)
+        self._ignored = IgnoredRegion(config.frontend)
         self._keypoints = self.publish_on(PointCloud2, 'keypoints', SENSOR_QOS)
         if config.node.publish_debug_image:
             self._debug = self.publish_on(Image, 'debug_image', SENSOR_QOS)
@@ -50,12 +53,13 @@ class KeypointNode(ImageNode):
     def unload(self) -> None:
         """Forget the extractor."""
         self._extractor = None
+        self._ignored = None
         self._debug = None
         self._last = {}
 
     def process(self, message: Any, stamp_ns: int, camera: Camera | None) -> None:
         """One image: decode, extract, publish."""
-        assert self._extractor is not None
+        assert self._extractor is not None and self._ignored is not None
         frame_id = message.header.frame_id
         started_s = time.perf_counter()
         try:
@@ -63,7 +67,9 @@ class KeypointNode(ImageNode):
         except BagError as error:
             self.count_bad(str(error))
             return
-        features = self._extractor.extract(image)
+        mask = self.mask_of(stamp_ns, image.shape)
+        ignore = self._ignored.of_image(image.shape, mask=mask)
+        features = self._extractor.extract(image, ignore)
         self.monitor.count('processed')
         step_ms = (time.perf_counter() - started_s) * 1e3
         self._last = {'keypoints': str(len(features)), 'step_ms': f'{step_ms:.2f}'}

@@ -14,6 +14,7 @@ import traceback
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import numpy as np
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import (
@@ -32,6 +33,7 @@ from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.ros.convert import header_of
 from kpvo_ros.ros.diagnostics import InputMonitor, input_status
 from kpvo_ros.ros.image_input import ImageInput
+from kpvo_ros.ros.mask_input import MaskInput
 from kpvo_ros.ros.parameters import Parameters
 from kpvo_ros.ros.stamp_gate import Admission, StampGate
 from kpvo_ros.ros.worker import LatestWorker
@@ -66,7 +68,11 @@ class ImageNode(LifecycleNode, abc.ABC):
     """
 
     needs_camera_info: ClassVar[bool] = True
-    live_parameters: ClassVar[tuple[str, ...]] = ('node.no_data_warning_s',)
+    live_parameters: ClassVar[tuple[str, ...]] = (
+        'node.no_data_warning_s',
+        'node.mask_wait_s',
+        'node.mask_max_age_s',
+    )
 
     def __init__(self, name: str, defaults: Any, **node_options: Any) -> None:
         super().__init__(
@@ -82,6 +88,7 @@ class ImageNode(LifecycleNode, abc.ABC):
             self._work, self._on_error, f'{name} worker'
         )
         self._input: ImageInput | None = None
+        self._masks: MaskInput | None = None
         self._outputs: list[LifecyclePublisher] = []
         self._timers_active: list[Timer] = []
         self.create_service(Trigger, '~/pause', self._on_pause)
@@ -94,7 +101,7 @@ class ImageNode(LifecycleNode, abc.ABC):
         """Load models and create publishers with `publish_on`; may raise KpvoError."""
 
     def unload(self) -> None:
-        """Let go of what `load` made; publishers are destroyed by the base."""
+        """Let go of what `load` made, if it did; publishers are destroyed by the base."""
 
     def begin(self) -> None:
         """Create what exists only while active."""
@@ -130,6 +137,12 @@ class ImageNode(LifecycleNode, abc.ABC):
         """Count an image that cannot be used and say why, now and then."""
         self.monitor.count('bad', reason)
         self.get_logger().warning(f'image not used: {reason}', throttle_duration_sec=_WARN_EVERY_S)
+
+    def mask_of(self, stamp_ns: int, size: tuple[int, ...]) -> np.ndarray | None:
+        """(H, W) bool, True = ignore, of an image of that size; None without a mask."""
+        if self._masks is None:
+            return None
+        return self._masks.take(stamp_ns, size, self.parameters.record.node)
 
     @property
     def is_active(self) -> bool:
@@ -190,8 +203,9 @@ class ImageNode(LifecycleNode, abc.ABC):
         return SUCCESS
 
     def destroy_node(self) -> None:
-        """End the worker before rclpy's handles go."""
+        """End all threads before rclpy's handles go."""
         self._stop()
+        self.unload()
         super().destroy_node()
 
     # ---------------------------------------------------------------------------- private
@@ -205,6 +219,7 @@ class ImageNode(LifecycleNode, abc.ABC):
         self._input = ImageInput(
             self, config.node.image_transport, self._on_image, self.needs_camera_info
         )
+        self._masks = MaskInput(self) if config.node.use_mask else None
         self._diagnostics = self.publish_on(DiagnosticArray, '/diagnostics')
         self.load(config)
 
@@ -222,6 +237,8 @@ class ImageNode(LifecycleNode, abc.ABC):
         self.monitor.restart()
         self._worker.start()
         self.begin()
+        if self._masks is not None:
+            self._masks.open()
         # Steady time: these must run when simulated time stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for period_s, callback in (
@@ -235,9 +252,13 @@ class ImageNode(LifecycleNode, abc.ABC):
         if self._input is not None:
             self._input.close()
         self.interrupt()
+        if self._masks is not None:
+            self._masks.interrupt()
         if not self._worker.stop():
             self.get_logger().error('the last image is still in work after 5 s')
         self.end()
+        if self._masks is not None:
+            self._masks.close()
         for timer in self._timers_active:
             self.destroy_timer(timer)
         self._timers_active.clear()
@@ -276,7 +297,10 @@ class ImageNode(LifecycleNode, abc.ABC):
             )
             return
         if self._admit(stamp_ns):
-            self.process(message, stamp_ns, camera)
+            try:
+                self.process(message, stamp_ns, camera)
+            except KpvoError as error:  # e.g. parameters that do not fit this image
+                self.count_bad(str(error))
 
     def _admit(self, stamp_ns: int) -> bool:
         before_ns = self._gate.last_ns
@@ -296,6 +320,8 @@ class ImageNode(LifecycleNode, abc.ABC):
                 f'time jumped back by {(before_ns - stamp_ns) / 1e9:.3f} s (a looped bag?); '
                 'the state starts again from the pose held'
             )
+            if self._masks is not None:
+                self._masks.forget()
             self.on_time_jump()
         return True
 
@@ -328,9 +354,9 @@ class ImageNode(LifecycleNode, abc.ABC):
         first = input_status(name, self.monitor, age_s, silent_after_s)
         if self.phase is Phase.PAUSED:
             first.message = 'paused; call ~/resume'
-        self._diagnostics.publish(
-            DiagnosticArray(header=header_of(now_ns, ''), status=[first, *self.statuses()])
-        )
+        masks = [] if self._masks is None else [self._masks.status()]
+        status = [first, *masks, *self.statuses()]
+        self._diagnostics.publish(DiagnosticArray(header=header_of(now_ns, ''), status=status))
 
     def _on_pause(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return self._change_phase(response, Phase.ACTIVE, Phase.PAUSED)

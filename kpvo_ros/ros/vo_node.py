@@ -30,11 +30,11 @@ from kpvo_ros.odometry.pipeline import Odometry
 from kpvo_ros.odometry.planar import project_to_plane
 from kpvo_ros.ros import convert
 from kpvo_ros.ros.camera_mount import CameraMount
-from kpvo_ros.ros.depth_buffer import DepthBuffer
 from kpvo_ros.ros.diagnostics import odometry_status
 from kpvo_ros.ros.image_input import subscribe
 from kpvo_ros.ros.node_base import ImageNode, Phase
 from kpvo_ros.ros.runner import run
+from kpvo_ros.ros.stamp_buffer import StampBuffer
 from kpvo_ros.ros.trajectory_log import TrajectoryLog
 from kpvo_ros.ros.vo_publisher import VoPublisher
 from kpvo_ros.types import BadFrame, Frame, OdometryEstimate, Status
@@ -51,8 +51,9 @@ class VoNode(ImageNode):
     """Visual odometry as a managed node."""
 
     live_parameters = (
-        'node.no_data_warning_s',
+        *ImageNode.live_parameters,
         'node.publish_tf',
+        'node.publish_map_tf',
         'node.two_d_mode',
         'node.publish_depth',
         'node.depth_tolerance_s',
@@ -69,7 +70,7 @@ class VoNode(ImageNode):
         self._publisher: VoPublisher | None = None
         self._last_estimate: OdometryEstimate | None = None
         self._last_status: DiagnosticStatus | None = None
-        self._depths = DepthBuffer()
+        self._depths = StampBuffer()
         self._wheels: deque[OdometryMessage] = deque(maxlen=_WHEEL_QUEUE)
         self._trajectory = TrajectoryLog()
         self._extra_subscriptions: list[Subscription] = []
@@ -80,7 +81,7 @@ class VoNode(ImageNode):
 
     def process(self, message: Any, stamp_ns: int, camera: Camera | None) -> None:
         """One image: to a frame, through the odometry, out as messages."""
-        assert camera is not None
+        assert camera is not None and self._publisher is not None
         config: VoConfig = self.parameters.record
         frame = self._frame(message, stamp_ns, camera, config)
         with self._lock:
@@ -98,11 +99,11 @@ class VoNode(ImageNode):
                 self.monitor.count('processed')
             if config.node.two_d_mode:
                 estimate = project_to_plane(estimate)
+            step_ms = (time.perf_counter() - started_s) * 1e3
             self._remember(estimate)
-        step_ms = (time.perf_counter() - started_s) * 1e3
+            self._publisher.publish_pose(estimate, config)  # what a robot steers by goes first
         self._last_status = odometry_status(self.get_name(), estimate, step_ms)
-        assert self._publisher is not None
-        self._publisher.publish(frame, estimate, self._last_status, config)
+        self._publisher.publish_rest(frame, estimate, self._last_status, config)
 
     def _frame(
         self, message: Any, stamp_ns: int, camera: Camera, config: VoConfig
@@ -113,7 +114,10 @@ class VoNode(ImageNode):
             depth = self._depths.take(stamp_ns, tolerance_ns, config.node.depth_wait_s)
             if depth is None:
                 self._warn_no_depth(config.node.depth_tolerance_s)
-        return convert.frame_from_messages(message, camera, depth, config.frames.camera_frame)
+        mask = self.mask_of(stamp_ns, (camera.height, camera.width))
+        return convert.frame_from_messages(
+            message, camera, depth, config.frames.camera_frame, mask
+        )
 
     def _ready_odometry(self, config: VoConfig, frame_id: str) -> Odometry | None:
         """The odometry; made when the pose of the camera on the robot is known."""
@@ -153,13 +157,16 @@ class VoNode(ImageNode):
 
     def load(self, config: Any) -> None:
         """Check that the configuration can work; the odometry waits for the camera's pose."""
-        Odometry(config, extrinsics_from(config.frames))
+        Odometry(config, extrinsics_from(config.frames)).close()
         self._publisher = VoPublisher(self, config)
         self._mount = CameraMount(self, config.frames)
 
     def unload(self) -> None:
         """Forget the map, keep the trajectory that was recorded."""
-        self._odometry = None
+        with self._lock:  # a step that takes longer than the node waits for is not disturbed
+            if self._odometry is not None:
+                self._odometry.close()
+                self._odometry = None
         self._start_pose = None
         self._last_estimate = None
         self._last_status = None

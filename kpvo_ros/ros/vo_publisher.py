@@ -38,20 +38,24 @@ class VoPublisher:
         if config.node.publish_debug_image:
             self._debug = node.publish_on(Image, 'debug_image', SENSOR_QOS)
 
-    def publish(
+    def publish_pose(self, estimate: OdometryEstimate, config: VoConfig) -> None:
+        """Publish odometry and TF; `config` as it is at this moment."""
+        frames = self._frames
+        self._odom.publish(
+            convert.odometry_message(estimate, frames.odom_frame, frames.base_frame)
+        )
+        if config.node.publish_tf:
+            self._broadcast(estimate, config.node.publish_map_tf)
+
+    def publish_rest(
         self,
         frame: Frame | BadFrame,
         estimate: OdometryEstimate,
         status: DiagnosticStatus,
         config: VoConfig,
     ) -> None:
-        """Publish one estimate and its status; `config` as it is at this moment."""
+        """Publish what nobody steers by: camera pose, status, keypoints, pictures."""
         frames, stamp_ns = self._frames, estimate.stamp_ns
-        self._odom.publish(
-            convert.odometry_message(estimate, frames.odom_frame, frames.base_frame)
-        )
-        if config.node.publish_tf:
-            self._broadcast(estimate)
         if self._is_wanted(self._camera_pose) and estimate.has_pose:
             self._camera_pose.publish(
                 convert.pose_message(stamp_ns, estimate.T_odom_camera, frames.odom_frame)
@@ -68,14 +72,16 @@ class VoPublisher:
             self._node.destroy_publisher(self._broadcaster.pub_tf)
             self._broadcaster = None
 
-    def _broadcast(self, estimate: OdometryEstimate) -> None:
+    def _broadcast(self, estimate: OdometryEstimate, with_map: bool) -> None:
+        """Base in odom and, when there is one, the correction of odom in the map (REP-105)."""
         if self._broadcaster is None:  # no /tf publisher at all where an EKF owns the transform
             self._broadcaster = TransformBroadcaster(self._node)
-        frames = self._frames
+        frames, stamp_ns = self._frames, estimate.stamp_ns
+        edges = [(estimate.T_odom_base, frames.odom_frame, frames.base_frame)]
+        if with_map and estimate.T_map_odom is not None:
+            edges.append((estimate.T_map_odom, frames.map_frame, frames.odom_frame))
         self._broadcaster.sendTransform(
-            convert.transform_message(
-                estimate.stamp_ns, estimate.T_odom_base, frames.odom_frame, frames.base_frame
-            )
+            [convert.transform_message(stamp_ns, *edge) for edge in edges]
         )
 
     def _publish_image_outputs(

@@ -140,6 +140,9 @@ PRESETS: dict[str, _Preset] = {
     'blackout': _Preset(
         _corridor, 20.0, dataclasses.replace(REAL_CAMERA, blackouts_s=((10.0, 11.5),))
     ),
+    'blackout_3s': _Preset(
+        _corridor, 20.0, dataclasses.replace(REAL_CAMERA, blackouts_s=((10.0, 13.0),))
+    ),
     'exposure': _Preset(
         _corridor,
         20.0,

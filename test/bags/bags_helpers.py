@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from kpvo_ros.geometry.camera import Camera
+from kpvo_ros.types import Features, OdometryEstimate, Status
 
 WIDTH, HEIGHT = 32, 24
 CAMERA = Camera(WIDTH, HEIGHT, 30.0, 31.0, 15.5, 11.5)
@@ -45,6 +46,31 @@ def pose_of(index: int) -> np.ndarray:
     ]
     T[:3, 3] = [0.1 * index, 0.02 * index, 1.0]
     return T
+
+
+def answer(
+    index: int, status: Status = Status.TRACKING, pose: np.ndarray | None = None
+) -> OdometryEstimate:
+    """What an odometry might say about frame `index`, by default with the pose `pose_of` it."""
+    T_odom_camera = pose_of(index) if pose is None else pose
+    nothing = Features(np.zeros((0, 2)), np.zeros(0), np.zeros((0, 32), np.uint8))
+    return OdometryEstimate(
+        stamp_ns=1_700_000_000_123_456_789 + index * 50_000_000,
+        T_odom_base=T_odom_camera,
+        T_odom_camera=T_odom_camera,
+        covariance=np.eye(6),
+        twist=np.zeros(6),
+        twist_covariance=np.eye(6),
+        status=status,
+        reason='',
+        features=nothing,
+        inliers=0,
+        scale=1.0,
+        scale_sigma=0.0,
+        is_keyframe=False,
+        map_id=0,
+        stage_ms={'solve': 1.0},
+    )
 
 
 def save_image(path: Path, rgb: np.ndarray) -> None:

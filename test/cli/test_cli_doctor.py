@@ -22,7 +22,7 @@ import pytest
 from kpvo_ros.bags.writer import BagWriter
 from kpvo_ros.cli import doctor_system
 from kpvo_ros.cli.doctor_recording import recording_findings
-from kpvo_ros.cli.findings import Level
+from kpvo_ros.cli.findings import Finding, Level
 from kpvo_ros.cli.main import main, parse
 from kpvo_ros.cli.stamps import Stamps
 
@@ -177,6 +177,44 @@ def test_a_cv_bridge_of_numpy_1_under_numpy_2_blocks_with_the_cure(tmp_path, mon
     finding = doctor_system._judge(module, trial, '2.1.0')
     assert finding.level is Level.BLOCK
     assert finding.advice == "pip install 'numpy<2'"
+
+
+def gtsam_finding(trial: doctor_system._Trial, numpy_version: str) -> Finding:
+    module = next(m for m in doctor_system._MODULES if m.name == 'gtsam')
+    return doctor_system._judge(module, trial, numpy_version)
+
+
+def test_a_missing_gtsam_is_no_warning_and_says_what_needs_it(tmp_path, monkeypatch):
+    (tmp_path / 'gtsam.py').write_text("raise ModuleNotFoundError('No module named gtsam')\n")
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    module = next(m for m in doctor_system._MODULES if m.name == 'gtsam')
+    finding = gtsam_finding(doctor_system._try_import(module), np.__version__)
+    assert finding.level is Level.OK
+    assert finding.said == 'not installed; needed for loop_closure.enabled only'
+    assert finding.advice == "pip install --no-deps 'gtsam>=4.3a1'"
+
+
+def test_a_gtsam_of_numpy_1_under_numpy_2_is_a_warning_with_the_cure():
+    finding = gtsam_finding(doctor_system._Trial('4.2', 'of ROS 2', '', False), '2.4.6')
+    assert finding.level is Level.WARN
+    assert '4.2 is too old for numpy 2.4.6' in finding.said
+    assert 'loop_closure.enabled' in finding.said
+    assert finding.advice == "pip install --no-deps 'gtsam>=4.3a1'"
+
+
+@pytest.mark.parametrize(('gtsam', 'numpy'), [('4.2', '1.26.4'), ('4.3.0', '2.4.6')])
+def test_a_gtsam_that_goes_with_its_numpy_is_fine(gtsam, numpy):
+    finding = gtsam_finding(doctor_system._Trial(gtsam, 'of ROS 2', '', False), numpy)
+    assert finding == Finding(Level.OK, 'gtsam', gtsam)
+
+
+def test_a_gtsam_that_dies_at_import_is_a_warning(tmp_path, monkeypatch):
+    (tmp_path / 'gtsam.py').write_text('import os, signal; os.kill(os.getpid(), 11)\n')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    module = next(m for m in doctor_system._MODULES if m.name == 'gtsam')
+    finding = gtsam_finding(doctor_system._try_import(module), np.__version__)
+    assert finding.level is Level.WARN
+    assert finding.advice == "pip install --no-deps 'gtsam>=4.3a1'"
 
 
 def test_a_missing_transport_profile_is_told(monkeypatch):

@@ -85,5 +85,20 @@ def test_an_unknown_preset_and_a_folder_below_a_file_are_refused_in_one_line(tmp
 
 
 def test_recipes_that_differ_have_folders_that_differ():
-    recipes = [Recipe('a'), Recipe('a', 1), Recipe('a', fps=5.0), Recipe('a', frames=5)]
-    assert len({recipe.name for recipe in recipes}) == 4
+    recipes = [
+        Recipe('a'),
+        Recipe('a', 1),
+        Recipe('a', fps=5.0),
+        Recipe('a', frames=5),
+        Recipe('a', size=2),
+    ]
+    assert len({recipe.name for recipe in recipes}) == 5
+
+
+def test_a_larger_picture_shows_the_same_view():
+    from kpvo_ros.synthetic.recording import CAMERA
+
+    small, large = (rendered._sequence(Recipe('room', frames=2, size=size)) for size in (1, 2))
+    assert (large.camera.width, large.camera.height) == (2 * CAMERA.width, 2 * CAMERA.height)
+    assert large.camera.fov_deg() == pytest.approx(small.camera.fov_deg())
+    np.testing.assert_array_equal(large.path.T_world_camera, small.path.T_world_camera)

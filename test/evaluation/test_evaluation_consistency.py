@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from kpvo_ros.errors import EvaluationError
-from kpvo_ros.evaluation.consistency import check_consistency
+from kpvo_ros.evaluation.consistency import Part, check_consistency, parent_axes_errors
 
 
 def drawn(walk_of, count=400, seed=0):
@@ -52,6 +52,41 @@ def test_a_single_error_along_one_axis_has_its_closed_form():
     truth[0, :3, 3] = [0.3, 0.0, 0.0]
     result = check_consistency(truth, estimate, 0.01 * np.eye(6)[None])
     np.testing.assert_allclose(result.nees, [9.0])
+
+
+@pytest.mark.parametrize('part', [Part.POSITION, Part.ROTATION])
+def test_position_and_rotation_alone_have_three_degrees_of_freedom(walk_of, part):
+    result = check_consistency(*drawn(walk_of), probability=0.999, part=part)
+    assert result.dof == 3
+    assert result.is_consistent
+    _, p_value = stats.kstest(result.nees, 'chi2', args=(3,))
+    assert p_value > 0.01
+
+
+def test_twenty_runs_have_the_bounds_of_the_chi_square_law():
+    poses = np.tile(np.eye(4), (20, 1, 1))
+    covariances = np.tile(np.eye(6), (20, 1, 1))
+    result = check_consistency(poses, poses, covariances, part=Part.POSITION)
+    assert result.mean_bounds == pytest.approx((40.482 / 20, 83.298 / 20), abs=1e-3)  # tables
+
+
+def test_a_wrong_rotation_is_no_fault_of_the_position(walk_of):
+    truth, estimate, covariances = drawn(walk_of)
+    turn = Rotation.from_rotvec([0.0, 0.0, 0.5]).as_matrix()
+    truth[:, :3, :3] = turn @ truth[:, :3, :3]
+    position = check_consistency(truth, estimate, covariances, 0.999, Part.POSITION)
+    rotation = check_consistency(truth, estimate, covariances, 0.999, Part.ROTATION)
+    assert position.is_consistent
+    assert rotation.mean > 10 * rotation.mean_bounds[1]
+
+
+def test_errors_stand_in_parent_axes(walk_of):
+    estimate = walk_of(4, count=3).poses
+    truth = estimate.copy()
+    truth[:, :3, 3] += [0.1, -0.2, 0.3]
+    truth[:, :3, :3] = Rotation.from_rotvec([0.01, 0.02, -0.03]).as_matrix() @ truth[:, :3, :3]
+    expected = np.tile([0.1, -0.2, 0.3, 0.01, 0.02, -0.03], (3, 1))
+    np.testing.assert_allclose(parent_axes_errors(truth, estimate), expected, atol=1e-12)
 
 
 def test_bad_covariances_and_shapes_are_refused(walk_of):

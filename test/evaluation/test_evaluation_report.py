@@ -150,6 +150,15 @@ def test_a_run_without_ground_truth_gets_path_and_latency(run):
     assert not (run / 'metrics.json').exists()
 
 
+def test_the_report_tells_poses_that_came_after_their_states(run, walk):
+    """55 poses of 60 frames, 25 of which had none at their time."""
+    assert 'told late' not in report_run(run).read_text()
+    write_states(run / 'states.csv', walk, lost=range(25))
+    assert '20 more poses were told late' in report_run(run).read_text()
+    evaluate_run(run, run / 'truth.txt', Alignment.SE3)
+    assert '20 more poses were told late' in (run / 'report.md').read_text()
+
+
 def test_the_inputs_stay_as_they_were(walk, noisy_of):
     estimate = noisy_of(walk)
     before = walk.poses.copy(), estimate.poses.copy()

@@ -118,3 +118,55 @@ def test_double_precision_points_are_welcome(
     picture = smooth_picture(rng)
     xy1, ok = tracker.track(view(picture, (0, 0)), view(picture, (1, 0)), grid(30.0).astype(float))
     assert xy1.dtype == np.float32 and ok.all()
+
+
+@pytest.mark.parametrize(
+    ('gain', 'offset', 'gamma'), [(0.35, 0, 1.0), (0.8, 60, 1.0), (1.6, -20, 1.0), (1.0, 0, 0.6)]
+)
+def test_a_step_of_the_exposure_costs_neither_points_nor_precision(
+    tracker: FlowTracker, rng: np.random.Generator, gain: float, offset: float, gamma: float
+) -> None:
+    picture = smooth_picture(rng)
+    shifted = view(picture, (3.25, 1.6)) / 255.0
+    exposed = np.clip(np.rint(255.0 * gain * shifted**gamma + offset), 0, 255).astype(np.uint8)
+    xy0 = grid(30.0)
+    xy1, ok = tracker.track(view(picture, (0, 0)), exposed, xy0)
+    assert ok.mean() > 0.9
+    assert np.median(np.linalg.norm(xy1[ok] - (xy0[ok] + (3.25, 1.6)), axis=1)) < 0.05
+    _, unaided = FlowTracker(TrackingConfig(), matches_brightness=False).track(
+        view(picture, (0, 0)), exposed, xy0
+    )
+    assert unaided.mean() < 0.7
+
+
+def test_a_guess_finds_what_lies_too_far_for_the_pyramid(rng: np.random.Generator) -> None:
+    tracker = FlowTracker(TrackingConfig(flow_levels=2))
+    picture, shift = smooth_picture(rng), np.array([38.0, -26.0])
+    one, other = view(picture, (0, 0)), view(picture, (38.0, -26.0))
+    xy0 = grid(50.0)
+    _, unaided = tracker.track(one, other, xy0)
+    assert unaided.mean() < 0.3
+    xy1, ok = tracker.track(one, other, xy0, xy0 + shift + rng.uniform(-3, 3, xy0.shape))
+    assert ok.mean() > 0.95
+    assert np.linalg.norm(xy1[ok] - xy0[ok] - shift, axis=1).max() < 0.2
+
+
+def test_where_nothing_is_guessed_the_old_place_is_the_guess(
+    tracker: FlowTracker, rng: np.random.Generator
+) -> None:
+    picture, xy0 = smooth_picture(rng), grid(30.0)
+    one, other = view(picture, (0, 0)), view(picture, (4.0, 2.0))
+    guess = np.full(xy0.shape, np.nan)
+    for found, expected in zip(
+        tracker.track(one, other, xy0, guess), tracker.track(one, other, xy0), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_without_a_pyramid_only_small_steps_are_found(rng: np.random.Generator) -> None:
+    tracker = FlowTracker(TrackingConfig(flow_levels=0))
+    picture, xy0 = smooth_picture(rng), grid(30.0)
+    _, near = tracker.track(view(picture, (0, 0)), view(picture, (1.5, 0.5)), xy0)
+    _, far = tracker.track(view(picture, (0, 0)), view(picture, (18.0, 0.0)), xy0)
+    assert near.mean() > 0.9
+    assert far.mean() < 0.2

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from kpvo_ros.frontend.matcher import descriptor_distances, match, match_near
+from kpvo_ros.frontend.matcher import match, match_near, pair_distances
 
 KINDS = pytest.mark.parametrize('kind', ['binary', 'float'])
 
@@ -54,20 +56,17 @@ def pairs_by_loops(
     return pairs
 
 
+def table_of(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.array([[distance(a, b) for b in other] for a in one])
+
+
 @KINDS
 def test_distances_are_those_of_opencv(rng: np.random.Generator, kind: str) -> None:
-    one, other = descriptors(rng, 7, kind), descriptors(rng, 5, kind)
-    expected = [[distance(a, b) for b in other] for a in one]
-    result = descriptor_distances(one, other)
-    assert result.shape == (7, 5)
-    np.testing.assert_allclose(result, expected, atol=1e-3)
-
-
-@KINDS
-def test_distances_of_nothing_are_an_empty_table(rng: np.random.Generator, kind: str) -> None:
-    one = descriptors(rng, 3, kind)
-    assert descriptor_distances(one[:0], one).shape == (0, 3)
-    assert descriptor_distances(one, one[:0]).shape == (3, 0)
+    one, other = descriptors(rng, 9, kind), descriptors(rng, 9, kind)
+    result = pair_distances(one, other)
+    assert result.shape == (9,) and result.dtype == np.float32
+    np.testing.assert_allclose(result, table_of(one, other).diagonal(), atol=1e-3)
+    assert pair_distances(one[:0], other[:0]).shape == (0,)
 
 
 @KINDS
@@ -82,13 +81,56 @@ def test_matching_is_mutual_nearest_neighbours_with_a_ratio(
     other = np.concatenate([disturbed(rng, one[::2]), descriptors(rng, 4, kind)])
     found = match(one, other, ratio)
     # Equal distances may be paired either way; random bits are hardly ever equal but it happens.
-    table = descriptor_distances(one, other)
+    table = table_of(one, other)
     if kind == 'binary' and any(len(set(row)) < len(row) for row in [*table, *table.T]):
         assert (table[found.index0, found.index1] <= table[found.index0].min(1)).all()
         return
     assert set(zip(found.index0.tolist(), found.index1.tolist(), strict=True)) == pairs_by_loops(
         one, other, ratio
     )
+
+
+@KINDS
+@pytest.mark.parametrize('ratio', [0.7, 0.85, 1.0])
+def test_a_crowd_matches_as_if_the_way_back_were_looked_at_for_all(
+    rng: np.random.Generator, kind: str, ratio: float
+) -> None:
+    one = np.concatenate([descriptors(rng, 300, kind), descriptors(rng, 100, kind)])
+    other = np.concatenate([disturbed(rng, one[:300]), disturbed(rng, one[:50])])
+    matcher = cv2.BFMatcher(cv2.NORM_HAMMING if kind == 'binary' else cv2.NORM_L2)
+    back = [pair.trainIdx for pair in matcher.match(other, one)]
+    expected = [
+        (first.queryIdx, first.trainIdx)
+        for first, second in matcher.knnMatch(one, other, k=2)
+        if first.distance <= ratio * second.distance and back[first.trainIdx] == first.queryIdx
+    ]
+    found = match(one, other, ratio)
+    assert list(zip(found.index0.tolist(), found.index1.tolist(), strict=True)) == expected
+    assert len(expected) >= 200
+
+
+def test_the_way_back_is_only_looked_at_for_those_that_win(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[int] = []
+    make = cv2.BFMatcher
+
+    class Counting:
+        def __init__(self, kind: int) -> None:
+            self._matcher = make(kind)
+            self.knnMatch = self._matcher.knnMatch
+
+        def match(self, query: np.ndarray, train: np.ndarray) -> Any:
+            looked_at.append(len(query))
+            return self._matcher.match(query, train)
+
+    monkeypatch.setattr('kpvo_ros.frontend.matcher.cv2.BFMatcher', Counting)
+    one = descriptors(rng, 200, 'float')
+    other = np.concatenate([disturbed(rng, one[:30]), descriptors(rng, 150, 'float')])
+    assert len(match(one, other, 0.5)) == 30
+    assert looked_at == [30]
+    assert len(match(one, descriptors(rng, 150, 'float'), 0.5)) == 0
+    assert looked_at == [30], 'nobody wins, nobody looks back'
 
 
 @KINDS
@@ -145,12 +187,16 @@ def test_a_lone_neighbour_that_looks_different_is_refused(rng: np.random.Generat
 
 
 @KINDS
-@pytest.mark.parametrize(('n', 'm'), [(0, 5), (5, 0), (5, 1)])
+@pytest.mark.parametrize(('n', 'm'), [(0, 5), (5, 0), (0, 0), (5, 3)])
 def test_nothing_nearby_is_a_normal_answer(
     rng: np.random.Generator, kind: str, n: int, m: int
 ) -> None:
     found = match_near(
-        descriptors(rng, n, kind), np.zeros((n, 2)), descriptors(rng, m, kind), np.zeros((m, 2)), 9
+        descriptors(rng, n, kind),
+        np.zeros((n, 2)),
+        descriptors(rng, m, kind),
+        np.full((m, 2), 9),
+        9,
     )
     assert len(found) == 0
 
@@ -160,3 +206,39 @@ def test_two_points_never_match_the_same_one(rng: np.random.Generator) -> None:
     xy = np.zeros((12, 2))
     found = match_near(one, xy, one[::3], xy[::3], 5.0)
     assert len(set(found.index1.tolist())) == len(found)
+
+
+@KINDS
+def test_the_only_one_nearby_is_matched_when_it_looks_the_same(
+    rng: np.random.Generator, kind: str
+) -> None:
+    one = descriptors(rng, 5, kind)
+    xy = rng.uniform(0, 300, (5, 2))
+    found = match_near(one, xy, disturbed(rng, one)[2:3], xy[2:3] + 1.0, 4.0)
+    assert found.index0.tolist() == [2] and found.index1.tolist() == [0]
+
+
+def test_points_expected_nowhere_are_left_out(rng: np.random.Generator) -> None:
+    one = descriptors(rng, 6, 'binary')
+    xy = rng.uniform(0, 300, (6, 2))
+    expected = xy.copy()
+    expected[[1, 4]] = np.nan
+    found = match_near(one, expected, disturbed(rng, one), xy, 4.0)
+    assert found.index0.tolist() == [0, 2, 3, 5]
+
+
+@KINDS
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 2**32 - 1), ratio=st.sampled_from([0.7, 0.9, 1.0]))
+def test_a_crowd_is_matched_as_loops_would_do_it(kind: str, seed: int, ratio: float) -> None:
+    rng = np.random.default_rng(seed)
+    one = descriptors(rng, 25, kind)
+    other = disturbed(rng, np.concatenate([one, one[:10]]))
+    xy0, xy1 = rng.uniform(0, 30, (25, 2)), rng.uniform(0, 30, (35, 2))
+    near = np.linalg.norm(xy0[:, None] - xy1[None], axis=2) <= 12.0
+    likely = table_of(one, other) <= (64.0 if kind == 'binary' else 0.8)
+    if kind == 'binary' and any(len(set(row)) < len(row) for row in [*table_of(one, other)]):
+        return  # equal distances may be paired either way
+    found = match_near(one, xy0, other, xy1, 12.0, ratio)
+    expected = {(i, j) for i, j in pairs_by_loops(one, other, ratio, near) if likely[i, j]}
+    assert set(zip(found.index0.tolist(), found.index1.tolist(), strict=True)) == expected

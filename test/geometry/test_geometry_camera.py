@@ -366,3 +366,68 @@ def test_numpy_rooms_do_not_pay_for_torch():
         'kpvo_ros.geometry.epipolar, kpvo_ros.geometry.solve; sys.exit("torch" in sys.modules)'
     )
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
+
+
+def lens_pixels(camera):
+    """Pixels of the picture that look at most 75 degrees off the axis."""
+    xy = np.random.default_rng(3).uniform([0, 0], [639, 479], (400, 2))
+    return xy[camera.rays(xy)[:, 2] > np.cos(np.deg2rad(75.0))]
+
+
+WIDE = Camera(640, 480, 190.0, 200.0, 318.3, 241.2, *LENSES['fisheye'])
+
+
+@pytest.mark.parametrize('camera', [*CAMERAS.values(), WIDE], ids=[*CAMERAS, 'wide_fisheye'])
+def test_the_derivative_of_rays_is_that_of_finite_differences(camera):
+    xy, step = lens_pixels(camera), 1e-3
+    assert len(xy) > 200
+    differences = [
+        (camera.unproject(xy + shift) - camera.unproject(xy - shift))[:, :2] / (2 * step)
+        for shift in np.diag([step, step])
+    ]
+    expected = np.stack(differences, axis=-1)
+    scale = np.abs(expected).max(axis=(1, 2))[:, None, None]
+    np.testing.assert_allclose(camera.ray_jacobian(xy) / scale, expected / scale, atol=1e-5)
+    area = np.abs(np.linalg.det(expected))
+    np.testing.assert_allclose(camera.ray_sigma(xy), np.sqrt(area), rtol=1e-5)
+
+
+def test_one_pixel_is_worth_the_same_everywhere_on_a_pinhole_and_more_at_the_rim_of_a_fisheye():
+    np.testing.assert_allclose(NONE.ray_sigma([[0, 0], [600, 30]]), 1 / np.sqrt(400.0 * 410.0))
+    f = 200.0
+    fisheye = Camera(640, 480, f, f, 319.5, 239.5, DistortionModel.EQUIDISTANT, (0.0,) * 4)
+    center, angle = np.array([319.5, 239.5]), np.deg2rad(70.0)
+    at_rim = fisheye.ray_sigma(center + [f * angle, 0.0])
+    # d tan(a) / da outwards, tan(a) / a around.
+    expected = np.sqrt(np.tan(angle) / angle) / np.cos(angle) / f
+    assert at_rim == pytest.approx(expected, rel=1e-9)
+    assert fisheye.ray_sigma(center) == pytest.approx(1 / f)
+
+
+def test_what_no_ray_reaches_has_no_pixel_size(camera):
+    nowhere = np.array([[np.nan, 3.0], [3.0, np.nan]])
+    for answer in (camera.ray_sigma, camera.ray_jacobian, camera.distort_jacobian):
+        assert np.isnan(answer(nowhere)).all()
+    assert camera.ray_sigma(np.zeros((0, 2))).shape == (0,)
+    assert camera.ray_jacobian(np.zeros((4, 3, 2))).shape == (4, 3, 2, 2)
+    beyond_the_fold = [[1e5, 1e5]]
+    assert np.isnan(WIDE.ray_sigma(beyond_the_fold)).all()
+
+
+def test_the_derivative_of_distort_is_that_of_finite_differences(camera):
+    xy, step = lens_pixels(camera), 1e-4
+    ideal = camera.undistort(xy)
+    differences = [
+        (camera.distort(ideal + shift) - camera.distort(ideal - shift)) / (2 * step)
+        for shift in np.diag([step, step])
+    ]
+    np.testing.assert_allclose(
+        camera.distort_jacobian(xy), np.stack(differences, axis=-1), atol=1e-6
+    )
+
+
+def test_beyond_ninety_degrees_a_pixel_has_no_size_on_the_plane():
+    fisheye = Camera(640, 480, 150.0, 150.0, 319.5, 239.5, DistortionModel.EQUIDISTANT, (0.0,) * 4)
+    sideways = [319.5 + 150.0 * np.deg2rad(91.0), 239.5]
+    assert np.isfinite(fisheye.rays(sideways)).all()
+    assert np.isnan(fisheye.ray_sigma(sideways)) and np.isnan(fisheye.ray_jacobian(sideways)).all()

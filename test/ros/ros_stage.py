@@ -78,6 +78,12 @@ class Scene:
         depth_m = np.full((self.height, self.width), self.depth_m, np.float32)
         return self.message(depth_m, '32FC1', self.at(index, stamp_ns), 'camera')
 
+    def mask(self, index: int, stamp_ns: int | None = None, left: int = 160) -> Image:
+        """Everything left of a column is to be ignored."""
+        pixels = np.zeros((self.height, self.width), np.uint8)
+        pixels[:, :left] = 1
+        return self.message(pixels, 'mono8', self.at(index, stamp_ns), 'camera')
+
     def info(self, index: int = 0, stamp_ns: int | None = None, **changes: Any) -> CameraInfo:
         message = CameraInfo(
             width=self.width,
@@ -138,9 +144,17 @@ class Peer:
     def send(self, message: Any, topic: str, qos: QoSProfile = RELIABLE) -> None:
         self.publisher(type(message), topic, qos).publish(message)
 
-    def show(self, index: int, stamp_ns: int | None = None, *, image: Image | None = None) -> None:
+    def show(
+        self,
+        index: int,
+        stamp_ns: int | None = None,
+        *,
+        image: Image | None = None,
+        with_depth: bool = True,
+    ) -> None:
         """Publish depth, camera_info and image of one frame of the scene."""
-        self.send(self.scene.depth(index, stamp_ns), 'depth')
+        if with_depth:
+            self.send(self.scene.depth(index, stamp_ns), 'depth')
         self.send(self.scene.info(index, stamp_ns), 'camera_info')
         self.send(image or self.scene.image(index, stamp_ns), 'image')
 

@@ -28,8 +28,8 @@ from kpvo_ros.errors import RosError
 from kpvo_ros.evaluation.files import read_trajectory
 from kpvo_ros.geometry.camera import Camera, DistortionModel
 from kpvo_ros.ros import cdr, convert
-from kpvo_ros.ros.depth_buffer import DepthBuffer
 from kpvo_ros.ros.diagnostics import InputMonitor, input_status
+from kpvo_ros.ros.stamp_buffer import StampBuffer
 from kpvo_ros.ros.stamp_gate import Admission, StampGate
 from kpvo_ros.ros.trajectory_log import TrajectoryLog
 from kpvo_ros.ros.worker import LatestWorker
@@ -225,7 +225,7 @@ def test_admitted_stamps_grow_between_jumps(stamps: list[int]) -> None:
 
 
 def test_depth_is_paired_by_the_nearest_stamp_within_the_tolerance(scene: Scene) -> None:
-    buffer = DepthBuffer()
+    buffer = StampBuffer()
     for stamp_ns in (1000, 1100, 5000):
         buffer.add(scene.depth(0, stamp_ns))
     assert ns(buffer.take(1060, 100, 0.0)) == 1100
@@ -236,7 +236,7 @@ def test_depth_is_paired_by_the_nearest_stamp_within_the_tolerance(scene: Scene)
 
 def test_waiting_for_depth_ends_with_its_arrival_or_at_close(scene: Scene) -> None:
     for end in (lambda b: b.add(scene.depth(0, 1000)), lambda b: b.close()):
-        buffer = DepthBuffer()
+        buffer = StampBuffer()
         found: list[Any] = []
         thread = threading.Thread(
             target=lambda b=buffer, f=found: f.append(b.take(1000, 10, 30.0))

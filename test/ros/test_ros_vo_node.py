@@ -27,8 +27,12 @@ def position(odometry: Odometry) -> np.ndarray:
     return np.array([p.x, p.y, p.z])
 
 
+def value_of(status: DiagnosticStatus, key: str) -> str:
+    return {pair.key: pair.value for pair in status.values}[key]
+
+
 def state_of(status: DiagnosticStatus) -> str:
-    return {pair.key: pair.value for pair in status.values}['state']
+    return value_of(status, 'state')
 
 
 def test_odometry_has_the_stamp_of_the_image_the_frames_of_rep105_and_the_motion_of_the_scene(
@@ -190,6 +194,7 @@ def test_camera_pose_and_status_speak_of_every_measured_frame(
     wait_until(lambda: len(poses) == 5 and len(statuses) == 5, 'a pose and a status per frame')
     assert [ns(m) for m in poses] == [ns(m) for m in statuses] == [ns(m) for m in odom]
     assert {state_of(m.status[0]) for m in statuses} == {'tracking'}
+    assert {value_of(m.status[0], 'map') for m in statuses} == {'0'}
     R = se3.matrix_from_quat_xyzw(quaternion(poses[0]))
     np.testing.assert_allclose(R, se3.T_BASE_OPTICAL[:3, :3], atol=1e-6)
 

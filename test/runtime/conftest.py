@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from runtime_world import Film, World, config, make_room, path_through, run, shoot, sideways_walk
@@ -35,6 +37,8 @@ def turn(room: World) -> Film:
 
 
 @pytest.fixture
-def odometry() -> Odometry:
+def odometry() -> Iterator[Odometry]:
     """A fresh odometry at the base whose camera looks ahead."""
-    return Odometry(config())
+    odometry = Odometry(config())
+    yield odometry
+    odometry.close()

@@ -11,6 +11,8 @@ from kpvo_ros.odometry.local_map import LocalMap, Sights
 from kpvo_ros.types import Features
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
+COVARIANCE = 1e-6 * np.eye(6)
+IMAGE = np.zeros((CAMERA.height, CAMERA.width), np.uint8)  # nobody looks at it
 
 
 def features(xy: np.ndarray) -> Features:
@@ -44,10 +46,16 @@ def cloud(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.column_stack([ray * depth[:, None], depth])
 
 
+def add_view(local_map: LocalMap, T_odom_camera: np.ndarray) -> int:
+    """A keyframe without sights, a tenth of a second after the one before; returns its row."""
+    stamp_ns = 100_000_000 * (1 + len(local_map.stamp_ns))
+    return local_map.add_keyframe(stamp_ns, T_odom_camera, COVARIANCE, IMAGE)
+
+
 def map_of(position: np.ndarray, T_odom_camera: np.ndarray, with_depth: bool = False) -> LocalMap:
     """A map of one keyframe that sees all points; their depths are exact or unknown."""
     local_map = LocalMap(np.zeros((0, 1), np.uint8))
-    keyframe = local_map.add_keyframe(T_odom_camera)
+    keyframe = add_view(local_map, T_odom_camera)
     ray = rays_of(position, T_odom_camera)
     point = local_map.add_points(keyframe, ray, features(ray))
     local_map.sights[keyframe] = sights_of(point, position, T_odom_camera)

@@ -21,7 +21,7 @@ from kpvo_ros.config.schema import with_words
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.odometry.pipeline import Odometry
-from kpvo_ros.types import Frame, OdometryEstimate
+from kpvo_ros.types import Frame, OdometryEstimate, Status
 
 CAMERA = Camera(320, 240, 230.0, 230.0, 159.5, 119.5)
 START_NS = 1_700_000_000_123_456_789
@@ -198,7 +198,22 @@ def run(
 ) -> list[OdometryEstimate]:
     """A fresh odometry over all frames."""
     odometry = Odometry(config(*words), T_base_camera)
-    return [odometry.step(frame) for frame in frames]
+    estimates = [odometry.step(frame) for frame in frames]
+    odometry.close()
+    return estimates
+
+
+def replayed(
+    frames: Iterable[Frame], *words: str, T_base_camera: np.ndarray = T_BASE_CAMERA
+) -> tuple[list[OdometryEstimate], list[OdometryEstimate]]:
+    """The same as a recording is treated: (answers in time, poses told late)."""
+    odometry = Odometry(config(*words), T_base_camera, tells_late=True)
+    estimates, late = [], []
+    for frame in frames:
+        estimates.append(odometry.step(frame))
+        late += odometry.take_late()
+    odometry.close()
+    return estimates, late
 
 
 def poses_of(estimates: Iterable[OdometryEstimate]) -> np.ndarray:
@@ -216,6 +231,14 @@ def turn_errors_deg(estimates: list[OdometryEstimate], truth: np.ndarray) -> np.
     return np.rad2deg(off.magnitude())
 
 
+def in_order(frames: Iterable[Frame]) -> list[Frame]:
+    """The same frames, one after the other in time."""
+    return [
+        dataclasses.replace(frame, stamp_ns=START_NS + row * PERIOD_NS)
+        for row, frame in enumerate(frames)
+    ]
+
+
 def black(frame: Frame) -> Frame:
     """What a covered camera sends."""
     return dataclasses.replace(frame, image=np.zeros_like(frame.image))
@@ -224,8 +247,8 @@ def black(frame: Frame) -> Frame:
 def from_first_pose(
     estimates: list[OdometryEstimate], truth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Measured poses and their truth, both relative to the first measured one."""
-    rows = [row for row, estimate in enumerate(estimates) if estimate.has_pose]
+    """Poses in the map and their truth, both relative to the first of them."""
+    rows = [row for row, one in enumerate(estimates) if one.status is Status.TRACKING]
     poses, truth = poses_of(estimates)[rows], truth[rows]
     return se3.inverse(poses[0]) @ poses, se3.inverse(truth[0]) @ truth
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
-from points_world import cloud, features, map_of, pose, rays_of, sights_of
+from points_world import add_view, cloud, features, map_of, pose, rays_of, sights_of
 import pytest
 
 from kpvo_ros.geometry import se3
-from kpvo_ros.odometry.local_map import LocalMap, Sights
+from kpvo_ros.odometry.inverse_depth import fuse_readings, triangulate
+from kpvo_ros.odometry.local_map import MIN_KNOWN, LocalMap, Sights
 
 SIGMA = 1e-3
 PARALLAX = np.deg2rad(1.0)
@@ -42,7 +43,7 @@ def test_a_second_view_from_aside_gives_the_depth(rng: np.random.Generator) -> N
     position = cloud(rng, 50)
     local_map = map_of(position, START)
     second = START @ pose(0.5, 0.1, 0.2, (0.02, 0.05, -0.03))
-    local_map.triangulate(sights_of(np.arange(50), position, second), second, SIGMA, PARALLAX)
+    triangulate(local_map, sights_of(np.arange(50), position, second), second, SIGMA, PARALLAX)
     assert local_map.has_depth.all()
     np.testing.assert_allclose(local_map.positions(np.arange(50)), position, atol=1e-8)
 
@@ -55,8 +56,8 @@ def test_the_variance_of_a_triangulated_depth_is_what_noise_makes_of_it(
     local_map = map_of(position, np.eye(4))
     second = pose(0.4, 0.0, 0.1)
     noise = rng.normal(0, SIGMA, (2000, 2))
-    local_map.triangulate(
-        sights_of(np.arange(2000), position, second, noise), second, SIGMA, PARALLAX
+    triangulate(
+        local_map, sights_of(np.arange(2000), position, second, noise), second, SIGMA, PARALLAX
     )
     known = local_map.has_depth
     assert known.mean() > 0.95  # beyond three sigma the rays are said to disagree
@@ -75,8 +76,8 @@ def test_no_parallax_gives_no_depth(rng: np.random.Generator, second: np.ndarray
     position = cloud(rng, 30)
     local_map = map_of(position, np.eye(4))
     noise = rng.normal(0, SIGMA, (30, 2))
-    local_map.triangulate(
-        sights_of(np.arange(30), position, second, noise), second, SIGMA, PARALLAX
+    triangulate(
+        local_map, sights_of(np.arange(30), position, second, noise), second, SIGMA, PARALLAX
     )
     assert not local_map.has_depth.any()
 
@@ -91,7 +92,7 @@ def test_rays_that_meet_behind_the_camera_or_nowhere_give_no_depth(
     behind = Sights(sights.point[:15], sights.xy[:15], sights.ray[:15] + (0.6, 0.0))
     apart = Sights(sights.point[15:], sights.xy[15:], sights.ray[15:] + (0.0, 0.1))
     for wrong in (behind, apart):
-        local_map.triangulate(wrong, second, SIGMA, PARALLAX)
+        triangulate(local_map, wrong, second, SIGMA, PARALLAX)
     assert not local_map.has_depth.any()
 
 
@@ -104,8 +105,8 @@ def test_many_sights_agree_with_least_squares_over_all_of_them(rng: np.random.Ge
     noise = rng.normal(0, SIGMA, (12, 1, 2))
     for step, one in zip(steps, noise, strict=True):
         camera = pose(step, 0.0, 0.0)
-        local_map.triangulate(
-            sights_of(np.array([0]), position, camera, one), camera, SIGMA, PARALLAX
+        triangulate(
+            local_map, sights_of(np.array([0]), position, camera, one), camera, SIGMA, PARALLAX
         )
     truth = 1.0 / 4.0
     expected = truth - (steps * noise[:, 0, 0]).sum() / (steps**2).sum()
@@ -120,8 +121,8 @@ def test_a_sight_that_contradicts_a_known_depth_does_not_change_it(
     local_map = map_of(position, np.eye(4), with_depth=True)
     before = local_map.rho.copy()
     second = pose(0.5, 0.0, 0.0)
-    local_map.triangulate(
-        sights_of(np.arange(10), position, second, (0.2, 0.0)), second, SIGMA, PARALLAX
+    triangulate(
+        local_map, sights_of(np.arange(10), position, second, (0.2, 0.0)), second, SIGMA, PARALLAX
     )
     np.testing.assert_array_equal(local_map.rho, before)
 
@@ -134,7 +135,7 @@ def test_a_depth_reading_is_taken_as_it_is(rng: np.random.Generator) -> None:
     local_map = map_of(position, np.eye(4))
     depth = position[:, 2].copy()
     depth[3] = np.nan
-    local_map.fuse_depth(local_map.sights[0], depth, np.eye(4), 0.02)
+    fuse_readings(local_map, local_map.sights[0], depth, np.eye(4), 0.02)
     expected = np.arange(20) != 3
     np.testing.assert_array_equal(local_map.has_depth, expected)
     point = np.flatnonzero(expected)
@@ -150,7 +151,7 @@ def test_a_reading_from_another_view_is_carried_to_the_first(rng: np.random.Gene
     local_map = map_of(position, START)
     second = START @ pose(0.4, -0.2, 0.6, (0.05, 0.1, 0.3))
     depth = ((position - second[:3, 3]) @ second[:3, :3])[:, 2]
-    local_map.fuse_depth(sights_of(np.arange(20), position, second), depth, second, 0.02)
+    fuse_readings(local_map, sights_of(np.arange(20), position, second), depth, second, 0.02)
     np.testing.assert_allclose(local_map.positions(np.arange(20)), position, atol=1e-8)
 
 
@@ -158,7 +159,7 @@ def test_repeated_readings_narrow_the_depth(rng: np.random.Generator) -> None:
     position = cloud(rng, 10)
     local_map = map_of(position, np.eye(4))
     for _ in range(4):
-        local_map.fuse_depth(local_map.sights[0], position[:, 2], np.eye(4), 0.02)
+        fuse_readings(local_map, local_map.sights[0], position[:, 2], np.eye(4), 0.02)
     np.testing.assert_allclose(np.sqrt(local_map.variance), 0.02 / position[:, 2] / 2, rtol=1e-9)
     np.testing.assert_allclose(1 / local_map.sensor_information, local_map.variance, rtol=1e-9)
 
@@ -166,7 +167,7 @@ def test_repeated_readings_narrow_the_depth(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize('depth', [np.nan, 0.0, -1.0, np.inf])
 def test_a_reading_that_is_none_changes_nothing(rng: np.random.Generator, depth: float) -> None:
     local_map = map_of(cloud(rng, 5), np.eye(4))
-    local_map.fuse_depth(local_map.sights[0], np.full(5, depth), np.eye(4), 0.02)
+    fuse_readings(local_map, local_map.sights[0], np.full(5, depth), np.eye(4), 0.02)
     assert not local_map.has_depth.any()
     assert not local_map.sensor_information.any()
 
@@ -175,7 +176,7 @@ def test_a_reading_off_a_well_known_depth_is_refused(rng: np.random.Generator) -
     position = cloud(rng, 5)
     local_map = map_of(position, np.eye(4), with_depth=True)
     before = local_map.rho.copy()
-    local_map.fuse_depth(local_map.sights[0], 2.0 * position[:, 2], np.eye(4), 0.02)
+    fuse_readings(local_map, local_map.sights[0], 2.0 * position[:, 2], np.eye(4), 0.02)
     np.testing.assert_array_equal(local_map.rho, before)
 
 
@@ -189,8 +190,12 @@ def test_stretching_about_the_camera_changes_no_picture(factor: float, seed: int
     position = cloud(rng, 15)
     local_map = map_of(position, START)
     camera = START @ pose(0.4, 0.1, 0.1, (0.0, 0.1, 0.0))
-    local_map.fuse_depth(
-        local_map.sights[0], ((position - START[:3, 3]) @ START[:3, :3])[:, 2], START, 0.02
+    fuse_readings(
+        local_map,
+        local_map.sights[0],
+        ((position - START[:3, 3]) @ START[:3, :3])[:, 2],
+        START,
+        0.02,
     )
     before = rays_of(local_map.positions(np.arange(15)), camera)
     noise = local_map.depth_noise(np.arange(15), camera)
@@ -230,12 +235,12 @@ def test_forgetting_drops_old_keyframes_and_struck_points_and_renumbers(
 ) -> None:
     position = cloud(rng, 12)
     local_map = map_of(position[:6], np.eye(4), with_depth=True)
-    second = local_map.add_keyframe(pose(1, 0, 0))
+    second = add_view(local_map, pose(1, 0, 0))
     point = local_map.add_points(second, np.zeros((6, 2)), features(np.zeros((6, 2))))
     local_map.sights[second] = sights_of(np.arange(12), position, pose(1, 0, 0))
     local_map.strikes[point[2]] = 3
     descriptor = local_map.descriptor.copy()
-    new_index = local_map.forget(1, 3)
+    new_index = local_map.forget(np.array([0]), 3)
     assert new_index.tolist() == [-1] * 6 + [0, 1, -1, 2, 3, 4]
     assert len(local_map) == 5 and len(local_map.T_odom_keyframe) == len(local_map.sights) == 1
     assert (local_map.anchor == 0).all()
@@ -251,5 +256,68 @@ def test_forgetting_drops_old_keyframes_and_struck_points_and_renumbers(
 def test_forgetting_nothing_changes_nothing(rng: np.random.Generator) -> None:
     local_map = map_of(cloud(rng, 4), START, with_depth=True)
     before = local_map.rho.copy()
-    assert local_map.forget(5, 3).tolist() == [0, 1, 2, 3]
+    assert local_map.forget(np.zeros(0, np.int64), 3).tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(local_map.rho, before)
+
+
+def window_of(rng: np.random.Generator, known: list[bool]) -> LocalMap:
+    """A map with a keyframe per entry, with 30 points of known or unknown depth each."""
+    local_map = LocalMap(np.zeros((0, 1), np.uint8))
+    for row, has_depth in enumerate(known):
+        add_view(local_map, pose(0.1 * row, 0, 0))
+        point = local_map.add_points(row, np.zeros((30, 2)), features(np.zeros((30, 2))))
+        if has_depth:
+            local_map.set_depth(point, np.full(30, 0.2), np.full(30, 1e-4))
+    return local_map
+
+
+def test_the_oldest_keyframes_leave_the_window(rng: np.random.Generator) -> None:
+    local_map = window_of(rng, [True] * 9)
+    assert local_map.superfluous(9).tolist() == []
+    assert local_map.superfluous(7).tolist() == [0, 1]
+    assert local_map.superfluous(2).tolist() == list(range(7))
+
+
+def test_a_turn_on_the_spot_keeps_what_was_measured_before_it(rng: np.random.Generator) -> None:
+    """Nothing seen while turning has a depth: those views go first, but the newest stay."""
+    local_map = window_of(rng, [True] * 4 + [False] * 8)
+    assert local_map.superfluous(8).tolist() == [4, 5, 6, 7]
+    assert local_map.superfluous(6).tolist() == [0, 1, 4, 5, 6, 7]
+
+
+def test_a_keyframe_needs_enough_known_points_to_be_kept(rng: np.random.Generator) -> None:
+    local_map = window_of(rng, [True] * 7)
+    of_third = np.flatnonzero(local_map.anchor == 2)
+    local_map.variance[of_third[MIN_KNOWN:]] = np.inf
+    assert local_map.superfluous(6).tolist() == [0]
+    local_map.variance[of_third[MIN_KNOWN - 1 :]] = np.inf
+    assert local_map.superfluous(6).tolist() == [2]
+
+
+def test_inverse_depths_seen_from_aside_are_those_of_the_points(rng: np.random.Generator) -> None:
+    position = cloud(rng, 20)
+    local_map = map_of(position, START, with_depth=True)
+    local_map.variance[3] = np.inf
+    camera = START @ pose(0.4, 0.1, 0.3, (0.0, 0.1, 0.0))
+    rho, variance = local_map.seen_from(np.arange(20), camera)
+    known = np.arange(20) != 3
+    depth = ((position - camera[:3, 3]) @ camera[:3, :3])[:, 2]
+    np.testing.assert_allclose(rho[known], 1.0 / depth[known], rtol=1e-9)
+    assert rho[3] == 0.0 and np.isinf(variance[3])
+    before = rho.copy()
+    local_map.rho += 1e-6  # the promised spread is that of a small change
+    slope = (local_map.seen_from(np.arange(20), camera)[0] - before) / 1e-6
+    np.testing.assert_allclose(variance[known], 1e-6 * slope[known] ** 2, rtol=1e-4)
+
+
+def test_the_covariance_of_a_pose_is_that_of_the_keyframe_it_hangs_on_and_its_noise(
+    rng: np.random.Generator,
+) -> None:
+    """A keyframe turned by one sigma turns everything measured from it, with its lever."""
+    local_map = map_of(cloud(rng, 20), START, with_depth=True)
+    local_map.covariance[0] = np.diag([0, 0, 0, 0, 1e-4, 0])
+    camera = START @ pose(0.0, 0.0, 2.0)
+    covariance = local_map.pose_covariance(np.arange(20), camera, 1e-8 * np.eye(6))
+    assert np.sqrt(covariance[4, 4]) == pytest.approx(0.01, rel=1e-3)
+    assert np.sqrt(covariance[0, 0]) == pytest.approx(0.01 * 2.0, rel=1e-3)  # angle times way
+    assert np.sqrt(covariance[2, 2]) == pytest.approx(1e-4, rel=1e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
@@ -86,17 +88,37 @@ def test_the_camera_keeps_its_place_on_the_base_and_the_rest_is_untouched(
 ) -> None:
     T_base_camera = extrinsics_from(FramesConfig(extrinsics_xyz_m=(0.1, 0.2, 0.3)))
     T = pose(0.1, -0.2, 0.3, (1, 2, 3))
-    empty = Features(np.zeros((0, 2)), np.zeros(0), np.zeros((0, 32), np.uint8))
-    estimate = OdometryEstimate(
-        7, T, T @ T_base_camera, spd(rng), np.ones(6), spd(rng), Status.TRACKING, '', empty,
-        5, 1.0, 0.1, False, {},
-    )  # fmt: skip
+    estimate = estimate_of(rng, T, T @ T_base_camera)
     flat = project_to_plane(estimate)
     np.testing.assert_allclose(
         se3.inverse(flat.T_odom_base) @ flat.T_odom_camera, T_base_camera, atol=1e-12
     )
     assert (flat.stamp_ns, flat.status, flat.inliers) == (7, Status.TRACKING, 5)
     np.testing.assert_array_equal(estimate.T_odom_base, T)
+    assert flat.T_map_odom is None
+
+
+def estimate_of(
+    rng: np.random.Generator, T: np.ndarray, T_odom_camera: np.ndarray, **changes: Any
+) -> OdometryEstimate:
+    empty = Features(np.zeros((0, 2)), np.zeros(0), np.zeros((0, 32), np.uint8))
+    return OdometryEstimate(
+        7, T, T_odom_camera, spd(rng), np.ones(6), spd(rng), Status.TRACKING, '', empty,
+        5, 1.0, 0.1, False, 0, {}, **changes,
+    )  # fmt: skip
+
+
+def test_a_correction_puts_the_flat_base_where_the_base_is_in_the_map(
+    rng: np.random.Generator,
+) -> None:
+    T = pose(0.1, -0.2, 0.3, (40, 2, 3))
+    T_map_odom = pose(0.05, -0.1, 0.4, (1, 2, 3))  # tilted: 40 m away it lifts the base by 4 m
+    flat = project_to_plane(estimate_of(rng, T, T, T_map_odom=T_map_odom))
+    assert flat.T_map_odom is not None
+    np.testing.assert_allclose(
+        flat.T_map_odom @ flat.T_odom_base, planar_pose(T_map_odom @ T), atol=1e-12
+    )
+    np.testing.assert_allclose(flat.T_map_odom, planar_pose(flat.T_map_odom), atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from points_world import cloud, features, map_of, pose, sights_of
+from points_world import add_view, cloud, features, map_of, pose, sights_of
 import pytest
 
 from kpvo_ros.geometry import se3
@@ -29,7 +29,7 @@ def make_map(rng: np.random.Generator, count: int = 120, noise: float = 0.0) -> 
     poses, position = true_poses(), cloud(rng, count)
     local_map = map_of(position, poses[0], with_depth=True)
     for T in poses[1:]:
-        row = local_map.add_keyframe(T)
+        row = add_view(local_map, T)
         off = rng.normal(0, noise, (count, 2)) if noise else 0.0
         local_map.sights[row] = sights_of(np.arange(count), position, T, off)
     return local_map
@@ -63,12 +63,14 @@ def test_keyframes_and_points_before_the_window_are_not_touched(rng: np.random.G
     poses, position = true_poses(), cloud(rng, 120)
     local_map = map_of(position[:60], poses[0], with_depth=True)
     for row, T in enumerate(poses[1:], 1):
-        local_map.add_keyframe(T)
+        add_view(local_map, T)
         if row == 1:
             later = map_of(position[60:], T, with_depth=True)
             point = local_map.add_points(1, later.ray, features(later.ray))
             local_map.rho[point], local_map.variance[point] = later.rho, 1e-6
-        local_map.sights[row] = sights_of(np.arange(120), position, T)
+        # The free keyframes see only what was first seen from the second one.
+        seen = np.arange(120) if row < 3 else np.arange(60, 120)
+        local_map.sights[row] = sights_of(seen, position[seen], T)
     disturb(local_map, rng)
     before = local_map.T_odom_keyframe.copy(), local_map.rho.copy()
     assert adjust(local_map, KEYFRAMES - 1, SIGMA)
@@ -139,14 +141,15 @@ def test_the_normal_equations_have_the_slope_of_the_cost(rng: np.random.Generato
         local_map.sensor_information[used],
         SIGMA,
         KEYFRAMES,
+        FIXED,
     )
-    state = window._State(local_map.T_odom_keyframe.copy(), local_map.rho[used].copy())
+    state = window._State(local_map.T_odom_keyframe.copy(), local_map.rho[used].copy(), 1e-6)
     equations = problem._linearise(state)
 
     def cost(xi: np.ndarray, d_rho: np.ndarray) -> float:
         T = state.T_odom_keyframe.copy()
         T[FIXED:] = T[FIXED:] @ se3.exp_se3(xi.reshape(-1, 6))
-        return problem._cost(window._State(T, state.rho + d_rho))
+        return problem._cost(window._State(T, state.rho + d_rho, 1e-6))
 
     size, step = 6 * (KEYFRAMES - FIXED), 1e-7
     no_pose, no_rho = np.zeros(size), np.zeros(len(used))
@@ -174,7 +177,7 @@ def test_too_little_to_adjust_is_left_alone(rng: np.random.Generator, keyframes:
     poses, position = true_poses(), cloud(rng, 50)
     local_map = map_of(position, poses[0], with_depth=True)
     for T in poses[1:keyframes]:
-        row = local_map.add_keyframe(T)
+        row = add_view(local_map, T)
         local_map.sights[row] = sights_of(np.arange(50), position, T)
     before = local_map.rho.copy()
     assert not adjust(local_map, 8, SIGMA)

@@ -16,6 +16,7 @@ from runtime_world import (
     best_scale,
     config,
     from_first_pose,
+    make_room,
     poses_of,
     position_errors_m,
     run,
@@ -24,6 +25,7 @@ from runtime_world import (
     statuses,
     turn_errors_deg,
 )
+from scipy.spatial.transform import Rotation
 
 from kpvo_ros.evaluation.alignment import Alignment, align
 from kpvo_ros.geometry import se3
@@ -164,11 +166,25 @@ def test_the_covariance_grows_with_the_way(walked: list[OdometryEstimate]) -> No
 def test_the_error_lies_within_what_the_covariance_admits(
     walk: Film, walked: list[OdometryEstimate]
 ) -> None:
-    off = poses_of(walked)[:, :3, 3] - walk.T_odom_base[:, :3, 3]
-    squared = [
-        e @ np.linalg.solve(one.covariance[:3, :3], e) for e, one in zip(off, walked, strict=True)
-    ]
-    assert np.mean(squared) < 7.8  # 95 % of chi square with three degrees of freedom
+    """Position and rotation, along the way, in the middle one of three rooms."""
+    rooms = [(walk, walked)]
+    for seed in (6, 7):
+        film = shoot(make_room(np.random.default_rng(seed)), sideways_walk(80))
+        rooms.append((film, run(film.frames)))
+    surprises = np.array([mean_surprise(film, estimates) for film, estimates in rooms])
+    # 95 % of chi square with three degrees of freedom
+    assert (np.median(surprises, axis=0) < 7.8).all()
+
+
+def mean_surprise(film: Film, estimates: list[OdometryEstimate]) -> tuple[float, float]:
+    """Squared Mahalanobis distances from the truth: position, and rotation in odom axes."""
+    off = poses_of(estimates)[:, :3, 3] - film.T_odom_base[:, :3, 3]
+    R = poses_of(estimates)[:, :3, :3] @ np.swapaxes(film.T_odom_base[:, :3, :3], 1, 2)
+    turn = Rotation.from_matrix(R).as_rotvec()
+    covariance = np.array([one.covariance for one in estimates])
+    position = np.einsum('ni,nij,nj->n', off, np.linalg.inv(covariance[:, :3, :3]), off)
+    rotation = np.einsum('ni,nij,nj->n', turn, np.linalg.inv(covariance[:, 3:, 3:]), turn)
+    return float(position.mean()), float(rotation.mean())
 
 
 def test_a_pause_does_not_drift(room: World) -> None:
@@ -177,12 +193,12 @@ def test_a_pause_does_not_drift(room: World) -> None:
     film = shoot(room, path)
     estimates = run(film.frames)
     assert statuses(estimates) == 'T' * len(path)
-    still = poses_of(estimates)[17:45, :3, 3]
-    assert np.ptp(still, axis=0).max() < 0.003
-    twists = np.array([one.twist for one in estimates[18:45]])
-    assert np.abs(twists.mean(0)).max() < 0.01
-    assert np.abs(twists[:, :3]).max() < 0.05
-    assert position_errors_m(estimates, film.T_odom_base).max() < 0.03
+    still = slice(23, 46)  # at rest since frame 15, and sure of it after 0.3 s
+    np.testing.assert_array_equal(
+        poses_of(estimates)[still], np.tile(estimates[23].T_odom_base, (23, 1, 1))
+    )
+    np.testing.assert_array_equal([one.twist for one in estimates[still]], 0.0)
+    assert rms(position_errors_m(estimates, film.T_odom_base)) < 0.01 * film.path_m
 
 
 # ------------------------------------------------------------------------------ without depth
@@ -190,24 +206,28 @@ def test_a_pause_does_not_drift(room: World) -> None:
 
 def test_the_shape_of_the_path_is_recovered_without_a_scale(walk: Film) -> None:
     estimates = run(walk.frames, 'scale.source=none')
-    poses, truth = from_first_pose(estimates, walk.T_odom_base)
-    assert statuses(estimates).lstrip('S') == 'T' * len(poses)
-    assert len(poses) >= 50
+    begun = statuses(estimates).index('T')
+    assert begun <= 25 and statuses(estimates[begun:]) == 'T' * (80 - begun)
+    # The camera's: the base hangs on it by a bar of known length, and no unit is known.
+    poses = np.stack([one.T_odom_camera for one in estimates[begun:]])
+    truth = walk.T_odom_base[begun:] @ T_BASE_CAMERA
     fit = align(truth, poses, Alignment.SIM3)
     errors = (fit.apply(poses) - truth)[:, :3, 3]
-    assert rms(np.linalg.norm(errors, axis=1)) < 0.025 * walk.path_m
+    assert rms(np.linalg.norm(errors, axis=1)) < 0.005 * walk.path_m
     assert abs(fit.scale - 1.0) > 0.05  # nobody told it: metres here would be suspicious
     assert estimates[-1].covariance[0, 0] > 0
 
 
-def test_poses_do_not_move_before_the_map_starts(walk: Film) -> None:
-    estimates = run(walk.frames[:20], 'scale.source=none')
-    starting = [one for one in estimates if one.status.value == 'starting']
-    assert len(starting) >= 3
-    for one in starting:
-        np.testing.assert_allclose(one.T_odom_base, np.eye(4), atol=1e-12)
-        assert one.reason
-    assert not estimates[0].has_pose
+def test_the_camera_does_not_move_before_the_map_starts(walk: Film) -> None:
+    estimates = run(walk.frames[:30], 'scale.source=none')
+    begun = statuses(estimates).index('T')
+    assert begun >= 3 and not estimates[0].has_pose
+    for one in estimates[:begun]:
+        np.testing.assert_allclose(one.T_odom_camera[:3, 3], T_BASE_CAMERA[:3, 3], atol=1e-12)
+        assert one.reason and se3.rotation_angle_rad(one.T_odom_base[:3, :3]) < np.deg2rad(3.0)
+    # A robot takes no leap when its map begins: the odom frame is put where it stands.
+    step = estimates[begun].T_odom_base - estimates[begun - 1].T_odom_base
+    np.testing.assert_allclose(step, 0.0, atol=1e-9)
 
 
 def test_a_camera_that_only_turns_makes_no_false_points(room: World) -> None:
@@ -218,8 +238,13 @@ def test_a_camera_that_only_turns_makes_no_false_points(room: World) -> None:
     path[:, :2, 3] = (3.0, 3.0)
     film = shoot(room, path, T_base_camera=on_axis)
     mono = run(film.frames, 'scale.source=none', T_base_camera=on_axis)
-    assert statuses(mono) == 'S' * len(mono)
-    assert not any(one.inliers for one in mono)
+    assert statuses(mono) == 'S' + 'D' * (len(mono) - 1)
+    assert all('turning' in one.reason for one in mono[1:])
+    # No point has a depth, the rotation is known all the same, and the camera stays.
+    assert not any(one.features.score.any() for one in mono)
+    assert turn_errors_deg(mono, film.T_odom_base).max() < 0.5
+    places = np.stack([one.T_odom_camera[:3, 3] for one in mono])
+    np.testing.assert_allclose(places, np.tile(on_axis[:3, 3], (45, 1)), atol=1e-12)
     with_depth = run(film.frames, T_base_camera=on_axis)
     assert statuses(with_depth) == 'T' * len(path)
     assert position_errors_m(with_depth, film.T_odom_base).max() < 0.03
@@ -235,8 +260,12 @@ def test_the_height_of_the_camera_gives_metres(walk: Film) -> None:
     )
     poses, truth = from_first_pose(estimates, walk.T_odom_base)
     assert len(poses) >= 40
-    assert abs(best_scale(poses, truth) - 1.0) < 0.03
-    assert rms(np.linalg.norm((poses - truth)[:, :3, 3], axis=1)) < 0.03 * walk.path_m
+    # A young map is still settling, and the floor is measured every 40 cm: the first metre of
+    # this sideways walk is up to a tenth too short, what follows is not.
+    assert abs(best_scale(poses, truth) - 1.0) < 0.08
+    settled = [se3.inverse(part[25]) @ part[25:] for part in (poses, truth)]
+    assert abs(best_scale(*settled) - 1.0) < 0.05
+    assert rms(np.linalg.norm((poses - truth)[:, :3, 3], axis=1)) < 0.04 * walk.path_m
 
 
 def test_wheels_give_metres(walk: Film) -> None:
@@ -245,6 +274,7 @@ def test_wheels_give_metres(walk: Film) -> None:
     for frame, T_odom_base in zip(walk.frames, walk.T_odom_base, strict=True):
         odometry.offer_wheel(WheelOdometry(frame.stamp_ns, T_odom_base))
         estimates.append(odometry.step(frame))
+    odometry.close()
     poses, truth = from_first_pose(estimates, walk.T_odom_base)
     assert len(poses) >= 40
     assert abs(best_scale(poses, truth) - 1.0) < 0.06
@@ -253,8 +283,10 @@ def test_wheels_give_metres(walk: Film) -> None:
 
 def test_nothing_moves_before_promised_metres_are_known(walk: Film) -> None:
     estimates = run(walk.frames[:40], 'scale.source=wheel')  # wheels that never say a word
-    assert statuses(estimates) == 'S' * 40
-    np.testing.assert_allclose(poses_of(estimates), np.tile(np.eye(4), (40, 1, 1)), atol=1e-12)
+    # While nothing shows parallax, the turn of the camera is measured; nothing else ever is.
+    assert statuses(estimates).count('S') >= 37 and statuses(estimates).endswith('S' * 37)
+    places = np.stack([one.T_odom_camera[:3, 3] for one in estimates])
+    np.testing.assert_allclose(places, np.tile(T_BASE_CAMERA[:3, 3], (40, 1)), atol=1e-12)
     assert 'wheel' in estimates[-1].reason
     traces = [np.trace(one.covariance) for one in estimates]
     assert traces == sorted(traces) and traces[-1] > traces[0]

@@ -14,6 +14,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
 
+from packaging.requirements import Requirement
 import pytest
 
 # Distribution names as pip, imports and rosdep call them.
@@ -93,7 +94,8 @@ def test_every_folder_with_code_is_a_package(repository):
 
 
 def test_every_import_is_declared(repository, manifest):
-    names = [re.split(r'[\[<>=]', entry)[0] for entry in standalone_requirements(repository)]
+    entries = requirements(repository, 'STANDALONE') + requirements(repository, 'LOOP_CLOSURE')
+    names = [re.split(r'[\[<>=]', entry)[0] for entry in entries]
     declared = {IMPORT_OF.get(name, name) for name in names}
     declared |= {entry.text for entry in manifest.findall('exec_depend')} | OPTIONAL
 
@@ -106,12 +108,12 @@ def test_every_import_is_declared(repository, manifest):
     assert undeclared == {}
 
 
-def standalone_requirements(repository: Path) -> list[str]:
-    """The list STANDALONE in setup.py."""
+def requirements(repository: Path, name: str) -> list[str]:
+    """A list of requirements in setup.py."""
     for node in ast.parse((repository / 'setup.py').read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'STANDALONE':
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return ast.literal_eval(node.value)
-    raise AssertionError('setup.py has no list STANDALONE')
+    raise AssertionError(f'setup.py has no list {name}')
 
 
 def imported_packages(path: Path) -> set[str]:
@@ -137,11 +139,67 @@ def test_every_requirement_is_pinned(repository):
         for line in (folder / 'requirements-ros.txt').read_text().splitlines()
         if line and not line.startswith('#')
     }
-    for entry in standalone_requirements(repository):
+    for entry in requirements(repository, 'STANDALONE'):
         wanted.add(re.split(r'[\[<>=]', entry)[0].lower().replace('_', '-'))
-    wanted |= {'pytest', 'ruff', 'mypy', 'setuptools'}
+    wanted |= {'gtsam', 'pytest', 'ruff', 'mypy', 'setuptools'}
 
     assert wanted - pins == set()
+
+
+@pytest.mark.parametrize('constraints', ['constraints.txt', 'constraints-robot.txt'])
+@pytest.mark.parametrize('python', ['3.10', '3.11', '3.12', '3.13'])
+def test_every_python_gets_one_gtsam_that_satisfies_the_extra(repository, constraints, python):
+    lines = (repository / 'standalone' / constraints).read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line.startswith('gtsam')]
+    (pin,) = [pin for pin in pins if pin.marker.evaluate({'python_version': python})]
+    (version,) = [specifier.version for specifier in pin.specifier]
+
+    (wanted,) = requirements(repository, 'LOOP_CLOSURE')
+    assert Requirement(wanted).specifier.contains(version, prereleases=True)
+
+
+@pytest.mark.parametrize('version', [(3, 9, 18), (3, 10, 13), (3, 14, 0)])
+def test_setup_names_the_pythons_it_can_use_before_it_touches_anything(
+    repository, tmp_path, version
+):
+    """A stand-in that differs from this very Python in its version alone."""
+    text = '.'.join(map(str, version))
+    interpreter = tmp_path / 'python'
+    interpreter.write_text(
+        '#!/bin/bash\n'
+        f'[ "$1" != --version ] || {{ echo "Python {text}"; exit; }}\n'
+        f'exec {sys.executable} -c "import sys; sys.version_info = {version}; ${{2}}"\n'
+    )
+    interpreter.chmod(0o755)
+    venv = tmp_path / 'venv'
+    done = subprocess.run(
+        ['bash', str(repository / 'standalone' / 'setup.sh')],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, 'PYTHON': str(interpreter), 'KPVO_VENV': str(venv)},
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f'Python {text}' in line and 'Python 3.11 to 3.13' in line and 'PYTHON' in line
+    assert done.stdout == '' and not venv.exists()
+
+
+def test_gtsam_is_installed_without_what_it_declares(repository):
+    """Its pytest is newer than launch_pytest can work with."""
+    folder = repository / 'standalone'
+    listed = (folder / 'requirements-robot.txt').read_text().splitlines()
+    installs = [
+        line
+        for line in (folder / 'setup.sh').read_text().splitlines()
+        if re.search(r'\bpip install\b.*\bgtsam\b', line)
+    ]
+
+    assert not any(line.startswith('gtsam') for line in listed)
+    assert not any(e.startswith('gtsam') for e in requirements(repository, 'STANDALONE'))
+    assert len(installs) == 1
+    assert '--no-deps' in installs[0]
 
 
 def test_every_command_can_be_loaded():

@@ -153,15 +153,19 @@ def test_every_preset_gives_a_bright_textured_first_and_middle_frame(name):
         assert np.nanmin(frame.depth_m) > 0.2
 
 
-def test_blackout_preset_goes_dark_and_comes_back():
-    recording = sequence('blackout', 0, camera=SMALL)
+@pytest.mark.parametrize(('name', 'dark_s'), [('blackout', 1.5), ('blackout_3s', 3.0)])
+def test_blackout_presets_go_dark_while_walking_and_come_back(name, dark_s):
+    recording = sequence(name, 0, camera=SMALL)
     start, end = recording.effects.blackouts_s[0]
+    assert end - start == dark_s
     seconds = (recording.path.stamps_ns - START_NS) * 1e-9
     inside = int(np.searchsorted(seconds, (start + end) / 2))
     after = int(np.searchsorted(seconds, end + 0.01))
     assert recording.frame(inside).frame.image.max() == 0
     assert recording.frame(inside).frame.depth_m.min() > 0  # the depth sensor is another one
     assert recording.frame(after).frame.image.mean() > 20
+    moved = np.diff(recording.path.T_world_camera[[inside, after], :3, 3], axis=0)
+    assert np.linalg.norm(moved) > 0.5
 
 
 def test_tracked_corners_move_as_the_true_geometry_says():

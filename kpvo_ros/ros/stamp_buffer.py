@@ -1,4 +1,4 @@
-"""Finds the depth image that belongs to an image, waiting a little when it is late."""
+"""Finds the message that belongs to an image by its stamp, waiting a little when it is late."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from kpvo_ros.bags.images import stamp_ns_of
 
 
-class DepthBuffer:
-    """The last depth messages, looked up by stamp; safe to use from two threads.
+class StampBuffer:
+    """The last messages of one topic, looked up by stamp; safe to use from two threads.
 
     Args:
         size: messages kept; older ones are forgotten.
@@ -23,7 +23,7 @@ class DepthBuffer:
         self._closed = False
 
     def add(self, message: Any) -> None:
-        """Store a depth message."""
+        """Store a message that has a header."""
         with self._changed:
             self._messages.append((stamp_ns_of(message.header), message))
             self._changed.notify_all()
@@ -39,11 +39,15 @@ class DepthBuffer:
             self._closed = closed
             self._changed.notify_all()
 
+    def nearest(self, stamp_ns: int, tolerance_ns: int) -> Any | None:
+        """The message nearest to `stamp_ns`, at most `tolerance_ns` away, as things are now."""
+        return self.take(stamp_ns, tolerance_ns, 0.0)
+
     def take(self, stamp_ns: int, tolerance_ns: int, wait_s: float) -> Any | None:
         """The message nearest to `stamp_ns`, at most `tolerance_ns` away.
 
-        Waits up to `wait_s` for it, but no longer than until a later depth image came: depth
-        arrives in order, so the one in question was lost.
+        Waits up to `wait_s` for it, but no longer than until a later message came: messages
+        arrive in order, so the one in question was lost.
         """
         deadline_s = time.monotonic() + wait_s
         with self._changed:

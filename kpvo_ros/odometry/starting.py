@@ -23,7 +23,7 @@ from kpvo_ros.types import Frame
 TURN_SIGMA_M = 0.03  # of the position of a camera that is known to have turned
 TURN_SIGMA_RAD = np.deg2rad(0.1)  # of its rotation, at least
 TURN_SHARE = 0.1  # of the turn that may have been a shift along a wall far ahead
-_TURN_ERROR_PX = 0.4  # median error of a plain rotation up to which the camera only turned
+_TURN_ERROR_PX = 0.7  # median error of a plain rotation up to which the camera only turned
 _TURN_KEPT = 0.5  # share of the first view's points in sight, below which a turn begins anew
 
 

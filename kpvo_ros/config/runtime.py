@@ -198,7 +198,7 @@ class MemoryConfig:
         high=1000,
     )
     min_support: float = parameter(
-        0.1,
+        0.25,
         'Part of what should be visible that must be found before a remembered place is believed; '
         'raise it where places look alike.',
         low=0.01,

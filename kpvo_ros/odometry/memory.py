@@ -138,13 +138,12 @@ class KeyframeMemory:
             chosen = allowed[np.argsort(-score, kind='stable')][:budget]
         else:
             chosen = self._take_turns(allowed, score, budget)
-        for slot in chosen:
-            found = self._try(int(slot), features, camera, T_guess, sigma_m)
-            if found is not None:
-                if not fresh:
-                    self.restart_search()
-                return found
-        return None
+        # Not the first that fits: a corridor fits in more than one place, one of them best.
+        tried = [self._try(int(slot), features, camera, T_guess, sigma_m) for slot in chosen]
+        found = max((one for one in tried if one), key=lambda one: one.support, default=None)
+        if found is not None and not fresh:
+            self.restart_search()
+        return found
 
     def _try(
         self,

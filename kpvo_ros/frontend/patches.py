@@ -174,16 +174,21 @@ class PatchRefiner:
 
 
 def patch_warp(
-    camera: Camera, ray: np.ndarray, rho: np.ndarray, T_camera_keyframe: np.ndarray
+    camera: Camera,
+    ray: np.ndarray,
+    rho: np.ndarray,
+    tilt: np.ndarray,
+    T_camera_keyframe: np.ndarray,
 ) -> np.ndarray:
     """How patches around points change from their keyframes to a camera.
 
-    Each point is taken to lie on a small plane that faced its keyframe.
+    Each point is taken to lie on a small plane; inverse depth is linear in the image of one.
 
     Args:
         camera: intrinsics of both images.
         ray: (N, 2) points on the plane z = 1 of their keyframes.
         rho: (N,) inverse depth there.
+        tilt: (N, 2) how `rho` grows with `ray`; zero for a plane that faced its keyframe.
         T_camera_keyframe: (N, 4, 4) or (4, 4) pose of each point's keyframe in the camera.
 
     Returns:
@@ -197,7 +202,8 @@ def patch_warp(
         for sign in (-1.0, 1.0):
             moved = np.concatenate([ray, np.ones((len(ray), 1))], axis=1)
             moved[:, axis] += sign * step
-            seen = (rotation @ moved[..., None])[..., 0] + rho[:, None] * position
+            near = np.maximum(rho + sign * step * tilt[:, axis], 0.0)
+            seen = (rotation @ moved[..., None])[..., 0] + near[:, None] * position
             ends.append((camera.project(seen), camera.project(moved)))
         here[..., axis] = ends[1][0] - ends[0][0]
         before[..., axis] = ends[1][1] - ends[0][1]

@@ -3,8 +3,7 @@
 The floor is the plane n . p = h in camera coordinates, written as the vector m = n / h, because
 the inverse depth of a floor pixel with ray r is then simply m . r. Two views of known relative
 pose predict where every floor pixel went; m is found by Gauss-Newton on the grey-value
-differences and filtered over keyframes. Direct alignment uses weak asphalt texture that yields no
-keypoint (the idea of plane-guided matching in Song & Chandraker, CVPR 2014).
+differences (`strip_alignment`) and filtered over keyframes.
 
 Only the strip the robot is about to drive over is used: kerbs, lawns and walls begin beside it.
 Lengths are in map units; everything is relative to h, so that the unit does not matter.
@@ -14,24 +13,26 @@ from __future__ import annotations
 
 import dataclasses
 
-import cv2
 import numpy as np
 
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
+from kpvo_ros.odometry.strip_alignment import (
+    MIN_CORRELATION,
+    MIN_PIXELS,
+    StripAlignment,
+    flatten,
+)
 
 STRIP_HALF_WIDTH = 1.2  # of the strip, in camera heights
 STRIP_LENGTH = 8.5  # how far ahead the strip is used, in camera heights
 LOOKS_AHEAD = 0.8  # share of the motion that is forward, above which the strip bends with it
 MAX_PIXELS = 4000  # of the strip; more gain nothing but time
-MIN_PIXELS = 300  # fewer and the floor counts as not seen
-MIN_CORRELATION = 0.7  # of the aligned strips; less and it is not (or not one) plane
-CELLS = (6, 3)  # of the strip, along and across; each is floor or not
-CELL_CORRELATION = 0.5  # above which a cell moves like the floor
 MIN_FLOOR = 0.25  # share of the strip that must be floor
 MAX_SURPRISE = 16.0  # squared Mahalanobis distance above which a fit is some other surface
 MAX_REFUSALS = 20  # surprises in a row after which the known floor is given up
 GOOD_BASELINE = 0.4  # motion between two views that is waited for, in camera heights
+FIRST_BASELINE = 0.1  # the same for the first fit, whose view is used again until it is good
 MAX_SIGMA = 0.15  # relative, of a height from two views; less certain ones wait for more motion
 FIRST_SIGMA = 0.04  # the same for the first one, which defines the unit
 SEARCH = (0.3, 30.0, 60)  # heights tried first: from, to (in baselines), how many
@@ -40,7 +41,9 @@ NORMAL_WALK_RAD = np.deg2rad(0.05)  # how much they change from keyframe to keyf
 HEIGHT_WALK = 0.002  # relative change of h from keyframe to keyframe (drift of the map's unit)
 YOUNG_FITS = 15.0  # fits after which a map's unit has settled; before, it drifts more
 HEIGHT_NOISE = 0.01  # relative unevenness of real floors between two fits
-PIXEL_CORRELATION = 30.0  # pixels that count as one independent measurement
+
+
+_Plane = tuple[np.ndarray, np.ndarray]  # m (3,) and its covariance (3, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,8 @@ class GroundPlane:
     def __init__(self, pitch_rad: float) -> None:
         self._normal = np.array([0.0, np.cos(pitch_rad), np.sin(pitch_rad)])
         self._view: _View | None = None
+        self._before: _Plane | None = None  # known before the first fit with this view
+        self._wanted = GOOD_BASELINE  # of the next fit, in camera heights
         self._rays: tuple[Camera, np.ndarray, np.ndarray] | None = None
         self.m: np.ndarray | None = None
         self.covariance = np.zeros((3, 3))
@@ -87,10 +92,23 @@ class GroundPlane:
         """Relative change of the map's unit until the next fit; a young map is still settling."""
         return HEIGHT_WALK * max(1.0, YOUNG_FITS / max(1, self._fits))
 
-    def rescale(self, factor: float) -> None:
-        """The map was stretched by `factor` about the newest camera."""
+    def stretch(self, factor: float, about: np.ndarray) -> None:
+        """The map was stretched by `factor` about a point (3,) of it."""
         if self.m is not None:
             self.m, self.covariance = self.m / factor, self.covariance / factor**2
+        if self._before is not None:
+            m, covariance = self._before
+            self._before = m / factor, covariance / factor**2
+        if self._view is not None:
+            T = self._view.T_odom_camera.copy()
+            T[:3, 3] = about + factor * (T[:3, 3] - about)
+            self._view = dataclasses.replace(self._view, T_odom_camera=T)
+
+    def move(self, T_new_old: np.ndarray) -> None:
+        """The map lies elsewhere in its frame now; T_new_old is (4, 4)."""
+        if self._view is not None:
+            T = T_new_old @ self._view.T_odom_camera
+            self._view = dataclasses.replace(self._view, T_odom_camera=T)
 
     def update(self, gray: np.ndarray, T_odom_camera: np.ndarray, camera: Camera) -> str | None:
         """Look at a frame; most frames cost nothing, because the camera has hardly moved.
@@ -104,25 +122,40 @@ class GroundPlane:
             '' when the floor was measured, why it could not be, or None when it is not yet time.
         """
         if self._view is None:
-            self._view = _View(_flatten(gray), T_odom_camera)
+            self._view = _View(flatten(gray), T_odom_camera)
             return None
         T_now_last = se3.inverse(T_odom_camera) @ self._view.T_odom_camera
         baseline = float(np.linalg.norm(T_now_last[:3, 3]))
-        if self.m is not None and baseline < GOOD_BASELINE * self.height:
+        if self.m is not None and baseline < self._wanted * self.height:
             return None
-        last, now = self._view, _View(_flatten(gray), T_odom_camera)
+        last, now = self._view, _View(flatten(gray), T_odom_camera)
         fit = self._measure(last, now, T_now_last, camera)
         if fit is None or self._surprises(*fit):
-            self._view = now
+            self._look_from(now)
             if self.m is not None:
                 self.covariance = self.covariance + self._walk(self.m, 0.0, self._drift)
             return 'the floor ahead is not seen, or is no textured plane'
-        if _relative_sigma(*fit) > (FIRST_SIGMA if self.m is None else MAX_SIGMA):
-            return None  # too little parallax yet
-        self._view, self._refusals = now, 0
+        if self._is_too_early(*fit, baseline):
+            return None
         self._fuse(*fit)
-        self._fits += 1
+        self._fits, self._refusals = self._fits + 1, 0
+        if baseline < GOOD_BASELINE * self.height:
+            self._wanted = min(GOOD_BASELINE, 2.0 * baseline / self.height)
+        else:
+            self._look_from(now)
         return ''
+
+    def _look_from(self, view: _View) -> None:
+        """The next fits are made from this view."""
+        self._view, self._wanted = view, GOOD_BASELINE
+        self._before = None if self.m is None else (self.m, self.covariance)
+
+    def _is_too_early(self, m: np.ndarray, information: np.ndarray, baseline: float) -> bool:
+        """Whether the views show too little parallax yet; more, for the one that sets the unit."""
+        sigma = _relative_sigma(m, information)
+        if self.m is not None:
+            return sigma > MAX_SIGMA
+        return sigma > FIRST_SIGMA or baseline * np.linalg.norm(m) < FIRST_BASELINE
 
     def _surprises(self, m: np.ndarray, information: np.ndarray) -> bool:
         """Whether a fit contradicts what is known of the floor: a wall or kerb in the strip."""
@@ -148,12 +181,12 @@ class GroundPlane:
         strip = None if start is None else self._strip(camera, start, bend, MAX_PIXELS)
         if start is None or strip is None:
             return None
-        alignment = _Alignment(last.gray, now.gray, T_now_last, camera, *strip)
+        alignment = StripAlignment(last.gray, now.gray, T_now_last, camera, *strip)
         floor = alignment.floor_pixels(start)
         if floor.sum() < max(MIN_PIXELS, MIN_FLOOR * len(floor)):
             return None
         xy, rays = strip
-        alignment = _Alignment(last.gray, now.gray, T_now_last, camera, xy[floor], rays[floor])
+        alignment = StripAlignment(last.gray, now.gray, T_now_last, camera, xy[floor], rays[floor])
         return alignment.fit(start)
 
     def _search(
@@ -167,7 +200,7 @@ class GroundPlane:
             strip = self._strip(camera, m, _bend(T_now_last), MAX_PIXELS // 4)
             if strip is None:
                 return None
-            score = _Alignment(last.gray, now.gray, T_now_last, camera, *strip).correlation(m)
+            score = StripAlignment(last.gray, now.gray, T_now_last, camera, *strip).correlation(m)
             if score > best_score:
                 best, best_score = m, score
         return best
@@ -205,11 +238,12 @@ class GroundPlane:
         self.m = self.covariance @ (prior_information @ prior + information @ m)
 
     def _prior(self, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(plane, covariance) known before the fit `m`: at first how the camera is mounted."""
-        if self.m is None:
+        """(plane, covariance) known before this view: at first how the camera is mounted."""
+        if self._before is None:
             prior = self._normal * np.linalg.norm(m)
             return prior, self._walk(prior, NORMAL_SIGMA_RAD, 10.0)
-        return self.m, self.covariance + self._walk(self.m, NORMAL_WALK_RAD, self._drift)
+        m, covariance = self._before
+        return m, covariance + self._walk(m, NORMAL_WALK_RAD, self._drift)
 
     @staticmethod
     def _walk(m: np.ndarray, turn_rad: float, stretch: float) -> np.ndarray:
@@ -217,87 +251,6 @@ class GroundPlane:
         length = np.linalg.norm(m)
         along = np.outer(m, m) / length**2
         return length**2 * (turn_rad**2 * (np.eye(3) - along) + stretch**2 * along)
-
-
-class _Alignment:
-    """Grey values of the strip in the last view against where m puts them in the new view."""
-
-    def __init__(
-        self,
-        last: np.ndarray,
-        now: np.ndarray,
-        T_now_last: np.ndarray,
-        camera: Camera,
-        xy: np.ndarray,
-        rays: np.ndarray,
-    ) -> None:
-        self._now, self._camera = now, camera
-        self._turned = rays @ T_now_last[:3, :3].T
-        self._shift = T_now_last[:3, 3]
-        self._rays = rays
-        self._value = last[xy[:, 1], xy[:, 0]]
-
-    def correlation(self, m: np.ndarray) -> float:
-        """Correlation of the two strips, -1 when too little of the strip stays in view."""
-        value, inside, _, _ = self._look_up(m)
-        if inside.sum() < max(MIN_PIXELS, 0.3 * len(inside)):
-            return -1.0
-        return _correlation(value[inside], self._value[inside])
-
-    def floor_pixels(self, m: np.ndarray) -> np.ndarray:
-        """(N,) bool: pixels in cells of the strip that move like the floor `m` does."""
-        value, inside, _, _ = self._look_up(m)
-        cell = _cells(self._rays @ m, self._rays[:, 0], CELLS)
-        cell[~inside] = -1
-        floor = np.zeros(len(cell), bool)
-        for one in range(CELLS[0] * CELLS[1]):
-            chosen = np.flatnonzero(cell == one)
-            if len(chosen) < 20:
-                continue
-            likeness = _correlation(value[chosen], self._value[chosen])
-            floor[chosen] = likeness > CELL_CORRELATION
-        return floor
-
-    def fit(self, m: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Gauss-Newton from `m`: (m, information (3, 3)), None when the strips do not agree."""
-        information = np.zeros((3, 3))
-        for _ in range(12):
-            value, inside, xy, p = self._look_up(m)
-            if inside.sum() < MIN_PIXELS:
-                return None
-            residual = (value - self._value)[inside]
-            slope = self._slope(xy[inside], p[inside]) @ self._shift
-            jacobian = slope[:, None] * self._rays[inside]  # (N, 3) d value / d m
-            sigma = 1.4826 * float(np.median(np.abs(residual))) + 1e-3
-            weight = 1.0 / np.maximum(1.0, np.abs(residual) / (1.5 * sigma))
-            information = (jacobian * weight[:, None]).T @ jacobian / sigma**2
-            step = np.linalg.lstsq(
-                information, (jacobian * weight[:, None]).T @ residual / sigma**2, rcond=None
-            )[0]
-            m = m - step
-            if np.linalg.norm(step) < 1e-4 * np.linalg.norm(m):
-                break
-        if not np.isfinite(m).all() or self.correlation(m) < MIN_CORRELATION:
-            return None
-        return m, information / PIXEL_CORRELATION
-
-    def _look_up(self, m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Grey values, (N,) bool inside the image, pixels (N, 2) and points (N, 3) / depth."""
-        p = self._turned + (self._rays @ m)[:, None] * self._shift
-        with np.errstate(invalid='ignore', divide='ignore'):
-            xy = self._camera.project(p)
-        inside = (p[:, 2] > 0) & self._camera.contains(xy, 2.0)
-        value = _bilinear(self._now, np.where(inside[:, None], xy, 0.0))
-        return value, inside, xy, p
-
-    def _slope(self, xy: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """(N, 3) d value / d p through the lens-free projection."""
-        half_x, half_y = np.array([0.5, 0.0]), np.array([0.0, 0.5])
-        gx = _bilinear(self._now, xy + half_x) - _bilinear(self._now, xy - half_x)
-        gy = _bilinear(self._now, xy + half_y) - _bilinear(self._now, xy - half_y)
-        gx, gy = gx * self._camera.fx / p[:, 2], gy * self._camera.fy / p[:, 2]
-        gz = -(gx * p[:, 0] + gy * p[:, 1]) / p[:, 2]
-        return np.stack([gx, gy, gz], 1)
 
 
 def _bend(T_now_last: np.ndarray) -> float:
@@ -317,32 +270,3 @@ def _relative_sigma(m: np.ndarray, information: np.ndarray) -> float:
     if np.linalg.cond(information) > 1e12:
         return float('inf')
     return float(np.sqrt(m @ np.linalg.inv(information) @ m)) / float(m @ m)
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two sets of grey values; -1 where one of them is constant and shows nothing."""
-    a, b = a - a.mean(), b - b.mean()
-    length = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / length if length > 0 else -1.0
-
-
-def _cells(near: np.ndarray, side: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(N,) int cell of each pixel: `shape` bins of equal count by nearness, then by side."""
-    rank = np.empty((2, len(near)), int)
-    rank[0, np.argsort(near)] = np.arange(len(near))
-    rank[1, np.argsort(side)] = np.arange(len(near))
-    return (rank[0] * shape[0] // len(near)) * shape[1] + rank[1] * shape[1] // len(near)
-
-
-def _bilinear(image: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """(N,) values of a float32 image at (N, 2) pixels."""
-    x, y = (np.ascontiguousarray(xy[None, :, axis], np.float32) for axis in (0, 1))
-    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-
-
-def _flatten(gray: np.ndarray) -> np.ndarray:
-    """Local mean and contrast removed: exposure and shading drop out."""
-    image = gray.astype(np.float32)
-    mean = cv2.GaussianBlur(image, (0, 0), 6.0)
-    contrast = np.sqrt(cv2.GaussianBlur((image - mean) ** 2, (0, 0), 6.0)) + 2.0
-    return (cv2.GaussianBlur(image, (0, 0), 1.0) - mean) / contrast

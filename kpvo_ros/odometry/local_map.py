@@ -52,6 +52,7 @@ _PER_POINT = (
     'xy',
     'rho',
     'variance',
+    'tilt',
     'descriptor',
     'strikes',
     'sensor_rho',
@@ -68,6 +69,7 @@ class LocalMap:
         xy: (N, 2) float32 pixels there.
         rho: (N,) float64 inverse depth (1 / z), 0 while unknown.
         variance: (N,) float64 of `rho`, inf while unknown.
+        tilt: (N, 2) float64 how inverse depth grows with `ray` around the point, see `surface`.
         descriptor: (N, D) as the extractor gave them.
         strikes: (N,) int64 how often in a row the point contradicted the pose.
         sensor_rho: (N,) float64 inverse depth from depth readings alone.
@@ -91,6 +93,7 @@ class LocalMap:
         self.xy = np.zeros((0, 2), np.float32)
         self.rho = np.zeros(0)
         self.variance = np.zeros(0)
+        self.tilt = np.zeros((0, 2))
         self.descriptor = np.zeros((0, *descriptor_like.shape[1:]), descriptor_like.dtype)
         self.strikes = np.zeros(0, np.int64)
         self.sensor_rho = np.zeros(0)
@@ -145,7 +148,11 @@ class LocalMap:
         anchor = self.anchor[point]
         T_camera_keyframe = se3.inverse(T_odom_camera) @ self.T_odom_keyframe
         warp = patch_warp(
-            camera, self.ray[point], self.likely_rho(point), T_camera_keyframe[anchor]
+            camera,
+            self.ray[point],
+            self.likely_rho(point),
+            self.tilt[point],
+            T_camera_keyframe[anchor],
         )
         return FirstSights(self.images, anchor, self.xy[point], warp)
 
@@ -235,6 +242,7 @@ class LocalMap:
         self.xy = np.concatenate([self.xy, features.xy])
         self.rho = np.concatenate([self.rho, np.full(count, UNKNOWN_RHO)])
         self.variance = np.concatenate([self.variance, np.full(count, np.inf)])
+        self.tilt = np.concatenate([self.tilt, np.zeros((count, 2))])
         self.descriptor = np.concatenate([self.descriptor, features.descriptor])
         self.strikes = np.concatenate([self.strikes, np.zeros(count, np.int64)])
         self.sensor_rho = np.concatenate([self.sensor_rho, np.zeros(count)])
@@ -248,6 +256,7 @@ class LocalMap:
         self.T_odom_keyframe = T
         self.rho /= factor
         self.variance /= factor**2
+        self.tilt /= factor
         self.sensor_rho /= factor
         self.sensor_information *= factor**2
 

@@ -17,6 +17,7 @@ from kpvo_ros.odometry.depth import read_depth
 from kpvo_ros.odometry.inverse_depth import fuse_readings, triangulate
 from kpvo_ros.odometry.local_map import LocalMap, Sights
 from kpvo_ros.odometry.motion import MotionState
+from kpvo_ros.odometry.surface import measure_tilt
 from kpvo_ros.odometry.tracking import SIGHT_SIGMA_PX, Tracker, to_rays
 from kpvo_ros.odometry.window import adjust
 from kpvo_ros.types import Features, Frame
@@ -111,6 +112,7 @@ class Mapper:
         error = self.map.sight_errors(sights, self.map.T_odom_keyframe[-1])
         limit = self._config.tracking.inlier_threshold_px / frame.camera.fx
         self.map.sights[-1] = sights[~(error > limit)]
+        measure_tilt(self.map, np.unique(self.map.anchor[sights.point]))
         return self._prune(self.map.sights[-1])
 
     def measure(self, frame: Frame, sights: Sights, T_odom_camera: np.ndarray) -> None:
@@ -159,6 +161,7 @@ class Mapper:
         sights = Sights(point, features.xy, ray)
         self.map.sights[-1] = sights
         self._fuse_depth(frame, sights, motion.T_odom_camera)
+        measure_tilt(self.map, np.array([keyframe]))
         return sights
 
     def _fuse_depth(self, frame: Frame, sights: Sights, T_odom_camera: np.ndarray) -> None:

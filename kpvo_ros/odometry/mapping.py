@@ -75,8 +75,6 @@ class Mapping:
         self.scale = load_scale(config.scale)
         self.waiting = Waiting()
         self.map_id = -1
-        self._maps_begun = 0
-        self._home_id = 0  # the map that remembered places belong to
         self._begun = 0  # maps
         self._home_id = 0  # of the map in which the remembered places lie
         self._is_adrift = False
@@ -311,12 +309,14 @@ class Mapping:
     def _stretch(self, factor: float, about: np.ndarray) -> None:
         self.map.rescale(factor, about)
         self.waiting.rescale(factor, about)
+        self.scale.stretch(factor, about)
         self.motion.adjust(_stretched(self.motion.T_odom_camera, factor, about))
         self.motion.rescale(factor)
 
     def _move(self, T_new_old: np.ndarray) -> None:
         self.map.move(T_new_old)
         self.waiting.move(T_new_old)
+        self.scale.move(T_new_old)
         self.motion.move(T_new_old)
 
 

@@ -45,7 +45,13 @@ class ScaleSource(Protocol):
         """A new map begins; its unit is unknown again."""
 
     def factor(self, frame: Frame, T_odom_camera: np.ndarray) -> float:
-        """By how much to stretch the map (about the camera) with this frame."""
+        """By how much to stretch the map with this frame; `stretch` says that it was done."""
+
+    def stretch(self, factor: float, about: np.ndarray) -> None:
+        """The map was stretched about a point (3,) of it."""
+
+    def move(self, T_new_old: np.ndarray) -> None:
+        """The map lies elsewhere in its frame now; T_new_old is (4, 4)."""
 
 
 class NoScale:
@@ -66,6 +72,12 @@ class NoScale:
     def factor(self, frame: Frame, T_odom_camera: np.ndarray) -> float:
         """Never stretches."""
         return 1.0
+
+    def stretch(self, factor: float, about: np.ndarray) -> None:
+        """Nothing is kept in map units."""
+
+    def move(self, T_new_old: np.ndarray) -> None:
+        """Nothing is kept in map coordinates."""
 
 
 class DepthScale(NoScale):
@@ -109,10 +121,17 @@ class CameraHeightScale(NoScale):
         if problem != '':
             return 1.0
         factor = _bounded(self._height_m / self._ground.height, self.relative_sigma)
-        self._ground.rescale(factor)
         self.relative_sigma = self._ground.relative_sigma
         self.is_metric = True
         return factor
+
+    def stretch(self, factor: float, about: np.ndarray) -> None:
+        """See `ScaleSource.stretch`."""
+        self._ground.stretch(factor, about)
+
+    def move(self, T_new_old: np.ndarray) -> None:
+        """See `ScaleSource.move`."""
+        self._ground.move(T_new_old)
 
 
 class WheelScale(NoScale):
@@ -142,9 +161,16 @@ class WheelScale(NoScale):
         if ratio is None:
             return 1.0
         factor = _bounded(ratio, self.relative_sigma)
-        self._wheel.rescale(factor)
         self.relative_sigma, self.is_metric = sigma, True
         return factor
+
+    def stretch(self, factor: float, about: np.ndarray) -> None:
+        """See `ScaleSource.stretch`."""
+        self._wheel.stretch(factor, about)
+
+    def move(self, T_new_old: np.ndarray) -> None:
+        """See `ScaleSource.move`."""
+        self._wheel.move(T_new_old)
 
 
 def load_scale(config: ScaleConfig) -> ScaleSource:

@@ -73,9 +73,18 @@ class WheelLog:
         sigma = float(np.sqrt((scatter**2).sum())) / way
         return float(way / seen), max(sigma, 0.05 / np.sqrt(len(steps)))
 
-    def rescale(self, factor: float) -> None:
-        """Lengths of the map became `factor` times longer, about the newest camera."""
+    def stretch(self, factor: float, about: np.ndarray) -> None:
+        """The map was stretched by `factor` about a point (3,) of it."""
         self._steps = deque(((w, s * factor) for w, s in self._steps), maxlen=WINDOW)
+        if self._last is not None:
+            wheel, camera = self._last
+            self._last = wheel, about + factor * (camera - about)
+
+    def move(self, T_new_old: np.ndarray) -> None:
+        """The map lies elsewhere in its frame now; T_new_old is (4, 4)."""
+        if self._last is not None:
+            wheel, camera = self._last
+            self._last = wheel, T_new_old[:3, :3] @ camera + T_new_old[:3, 3]
 
     def _position_at(self, stamp_ns: int) -> np.ndarray | None:
         stamps = np.array(self._stamps)

@@ -114,9 +114,39 @@ def test_stretching_the_map_stretches_the_height(floor: World) -> None:
     ground = GroundPlane(PITCH_RAD)
     look(floor, ground, np.arange(0.0, 2.0, 0.1))
     height, sigma = ground.height, ground.relative_sigma
-    ground.rescale(2.5)
+    ground.stretch(2.5, np.zeros(3))
     assert ground.height == pytest.approx(2.5 * height)
     assert ground.relative_sigma == pytest.approx(sigma)
+
+
+def test_a_floor_is_measured_across_a_map_that_is_stretched_and_moved(floor: World) -> None:
+    """The view that waits for its partner stayed behind in the old coordinates once."""
+    ground = GroundPlane(PITCH_RAD)
+    look(floor, ground, np.arange(0.0, 1.0, 0.1))
+    T_new_old = se3.from_rt(Rotation.from_euler('z', 40, degrees=True).as_matrix(), [3.0, -1, 0])
+    ground.stretch(2.0, np.array([5.0, 1.0, 0.0]))
+    ground.move(T_new_old)
+    answers = []
+    for x in np.arange(1.0, 2.0, 0.1):
+        T = camera_pose(x)
+        image, _ = floor.film(T, CAMERA)
+        T[:3, 3] = np.array([5.0, 1.0, 0.0]) + 2.0 * (T[:3, 3] - [5.0, 1.0, 0.0])
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        answers.append(ground.update(gray, T_new_old @ T, CAMERA))
+    assert set(answers) == {None, ''}
+    assert ground.height == pytest.approx(2.0 * HEIGHT_M, rel=0.02)
+
+
+def test_a_first_fit_from_nearby_is_made_better_from_the_same_view(floor: World) -> None:
+    """Ten centimetres tell a height to some percent, forty to less than one."""
+    ground = GroundPlane(PITCH_RAD)
+    sigmas = []
+    for x in np.arange(0.0, 0.5, 0.05):
+        look(floor, ground, np.array([x]))
+        if ground.m is not None:
+            sigmas.append(ground.relative_sigma)
+    assert len(set(sigmas)) >= 3 and sigmas == sorted(sigmas, reverse=True)
+    assert ground.height == pytest.approx(HEIGHT_M, rel=0.01)
 
 
 # -------------------------------------------------------------------------------- the wheels
@@ -216,7 +246,7 @@ def test_a_repeated_wheel_stamp_is_left_out() -> None:
 def test_after_stretching_the_map_the_ratio_is_one() -> None:
     log = WheelLog()
     drive(log, np.arange(10) * 0.3, np.arange(10) * 0.1)
-    log.rescale(3.0)
+    log.stretch(3.0, at(0.9)[:3, 3])
     assert log.ratio()[0] == pytest.approx(1.0)
 
 
@@ -224,9 +254,20 @@ def test_a_step_across_a_stretching_of_the_map_is_not_mixed_up() -> None:
     """The map is stretched about the newest camera: the next step counts in the new unit."""
     log = WheelLog()
     drive(log, np.arange(10) * 0.3, np.arange(10) * 0.1)
-    log.rescale(3.0)
+    log.stretch(3.0, at(0.9)[:3, 3])
     log.add(WheelOdometry(10 * SECOND_NS, at(3.0)))
     log.pair(10 * SECOND_NS, at(0.9 + 0.3))
+    assert log.ratio()[0] == pytest.approx(1.0)
+
+
+def test_a_step_begun_before_the_map_was_stretched_and_moved_counts_in_the_new_unit() -> None:
+    """The last camera position stayed behind in the old coordinates once."""
+    log = WheelLog()
+    drive(log, np.arange(10) * 0.3, np.arange(10) * 0.1)
+    log.stretch(3.0, at(7.0)[:3, 3])
+    log.move(at(4.0))
+    log.add(WheelOdometry(10 * SECOND_NS, at(3.0)))
+    log.pair(10 * SECOND_NS, at(4.0 + 7.0 + 3.0 * (1.0 - 7.0)))
     assert log.ratio()[0] == pytest.approx(1.0)
 
 
@@ -279,6 +320,7 @@ def test_the_first_factor_of_the_wheels_is_whole_and_later_ones_gentle() -> None
             camera_x += 0.05 * float(np.prod(factors))  # the map is 6 times too small
         scale.offer_wheel(WheelOdometry(row * SECOND_NS, at(0.3 * row)))
         factors.append(scale.factor(frame(row * SECOND_NS), at(camera_x)))
+        scale.stretch(factors[-1], at(camera_x)[:3, 3])
     assert factors[0] == 1.0
     assert factors[1] == pytest.approx(6.0)
     assert all(abs(factor - 1) <= MAX_STEP + 1e-12 for factor in factors[2:])
@@ -318,7 +360,9 @@ def test_the_camera_height_stretches_the_map_to_metres(floor: World) -> None:
         if row:
             camera_x += 0.1 * unit
         T[:3, 3] = (camera_x, 0.0, 0.0)
-        unit *= scale.factor(Frame(row, image, CAMERA), T)
+        factor = scale.factor(Frame(row, image, CAMERA), T)
+        scale.stretch(factor, T[:3, 3])
+        unit *= factor
     assert scale.is_metric and scale.problem == ''
     assert unit == pytest.approx(1.0, abs=0.015)
     assert 0 < scale.relative_sigma < 0.05

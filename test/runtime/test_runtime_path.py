@@ -163,17 +163,12 @@ def test_the_covariance_grows_with_the_way(walked: list[OdometryEstimate]) -> No
     assert first < middle < last
 
 
-def test_the_error_lies_within_what_the_covariance_admits(
-    walk: Film, walked: list[OdometryEstimate]
-) -> None:
-    """Position and rotation, along the way, in the middle one of three rooms."""
-    rooms = [(walk, walked)]
-    for seed in (6, 7):
-        film = shoot(make_room(np.random.default_rng(seed)), sideways_walk(80))
-        rooms.append((film, run(film.frames)))
-    surprises = np.array([mean_surprise(film, estimates) for film, estimates in rooms])
+@pytest.mark.parametrize('seed', [5, 6, 7])
+def test_the_error_lies_within_what_the_covariance_admits(seed: int) -> None:
+    """Position and rotation, along the way; room 5 has few near points but those of its floor."""
+    film = shoot(make_room(np.random.default_rng(seed)), sideways_walk(80))
     # 95 % of chi square with three degrees of freedom
-    assert (np.median(surprises, axis=0) < 7.8).all()
+    assert max(mean_surprise(film, run(film.frames))) < 7.8
 
 
 def mean_surprise(film: Film, estimates: list[OdometryEstimate]) -> tuple[float, float]:
@@ -260,12 +255,8 @@ def test_the_height_of_the_camera_gives_metres(walk: Film) -> None:
     )
     poses, truth = from_first_pose(estimates, walk.T_odom_base)
     assert len(poses) >= 40
-    # A young map is still settling, and the floor is measured every 40 cm: the first metre of
-    # this sideways walk is up to a tenth too short, what follows is not.
-    assert abs(best_scale(poses, truth) - 1.0) < 0.08
-    settled = [se3.inverse(part[25]) @ part[25:] for part in (poses, truth)]
-    assert abs(best_scale(*settled) - 1.0) < 0.05
-    assert rms(np.linalg.norm((poses - truth)[:, :3, 3], axis=1)) < 0.04 * walk.path_m
+    assert abs(best_scale(poses, truth) - 1.0) < 0.03
+    assert rms(np.linalg.norm((poses - truth)[:, :3, 3], axis=1)) < 0.01 * walk.path_m
 
 
 def test_wheels_give_metres(walk: Film) -> None:

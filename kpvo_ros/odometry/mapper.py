@@ -24,6 +24,7 @@ from kpvo_ros.types import Features, Frame
 
 MAX_STRIKES = 3  # contradictions in a row after which a point is dropped
 RECALLED_SIGMA = 0.05  # relative, of the inverse depth of a point that was recognised
+YOUNG_ROWS = 3  # newest keyframes in sight, whose points are still getting their depths
 BORDER_PX = 8.0  # of the image, where patches are cut off
 
 
@@ -80,7 +81,7 @@ class Mapper:
     def add_keyframe(
         self,
         frame: Frame,
-        features: Features,
+        features: Callable[[], Features],
         sights: Sights,
         motion: MotionState,
         ignore: np.ndarray | None = None,
@@ -89,7 +90,7 @@ class Mapper:
 
         Args:
             frame: its image and depth.
-            features: keypoints of the image.
+            features: gives the keypoints of the image; asked only once old points are placed.
             sights: points of the map seen in it.
             motion: its pose.
             ignore: (H, W) bool, where nothing may be found again; None for nowhere.
@@ -101,10 +102,11 @@ class Mapper:
         again = self._find_again(frame, sights, T_odom_camera)
         sights = concatenate(sights, again[allowed(again.xy, ignore)])
         self.measure(frame, sights, T_odom_camera)
-        fresh = far_from(features.xy, sights.xy, self._config.frontend.grid_cell_px / 4)
+        found = features()
+        fresh = far_from(found.xy, sights.xy, self._config.frontend.grid_cell_px / 4)
         room = max(0, self._config.frontend.max_keypoints - len(sights))
         chosen = np.flatnonzero(fresh)[:room]
-        added = self._add(frame, _pick(features, chosen), motion)
+        added = self._add(frame, _pick(found, chosen), motion)
         sights = concatenate(sights, added)
         self.map.sights[-1] = sights
         adjust(self.map, self._config.keyframes.adjust_window, SIGHT_SIGMA_PX / frame.camera.fx)
@@ -112,7 +114,7 @@ class Mapper:
         error = self.map.sight_errors(sights, self.map.T_odom_keyframe[-1])
         limit = self._config.tracking.inlier_threshold_px / frame.camera.fx
         self.map.sights[-1] = sights[~(error > limit)]
-        measure_tilt(self.map, np.unique(self.map.anchor[sights.point]))
+        measure_tilt(self.map, np.unique(self.map.anchor[sights.point])[-YOUNG_ROWS:])
         return self._prune(self.map.sights[-1])
 
     def measure(self, frame: Frame, sights: Sights, T_odom_camera: np.ndarray) -> None:
@@ -161,7 +163,8 @@ class Mapper:
         sights = Sights(point, features.xy, ray)
         self.map.sights[-1] = sights
         self._fuse_depth(frame, sights, motion.T_odom_camera)
-        measure_tilt(self.map, np.array([keyframe]))
+        if self._uses_depth:
+            measure_tilt(self.map, np.array([keyframe]))
         return sights
 
     def _fuse_depth(self, frame: Frame, sights: Sights, T_odom_camera: np.ndarray) -> None:

@@ -69,6 +69,7 @@ class Mapping:
         self._tells_late = tells_late
         self._worker = ThreadPoolExecutor(1, thread_name_prefix='mapping')
         self._work: Future[Stopwatch] | None = None
+        self._extraction = ThreadPoolExecutor(1, thread_name_prefix='extraction')
         self._places = Places(config)
         self._typical_depth = 1.0
         self.motion = MotionState(told.T_odom_camera)
@@ -102,6 +103,7 @@ class Mapping:
     def close(self) -> None:
         """End the threads."""
         self._worker.shutdown()
+        self._extraction.shutdown()
         self._places.close()
 
     def forget(self) -> None:
@@ -178,10 +180,7 @@ class Mapping:
         local_map.rescale(factor, T_first[:3, 3])
         self.motion.adjust(_stretched(T_now, factor, T_first[:3, 3]))
         self._locate_waiting(frame.camera)
-        self.sights = self._mapper.add_keyframe(
-            frame, self.extract(frame), self.sights, self.motion, self.ignore
-        )
-        self.motion.adjust(local_map.T_odom_keyframe[-1])
+        self._add_keyframe(frame)
         self._accept(frame)
         return True
 
@@ -285,12 +284,16 @@ class Mapping:
             self._settle()
 
     def _make_keyframe(self, frame: Frame) -> None:
-        self.sights = self._mapper.add_keyframe(
-            frame, self.extract(frame), self.sights, self.motion, self.ignore
-        )
-        self.motion.adjust(self.map.T_odom_keyframe[-1])
+        self._add_keyframe(frame)
         self.policy.begin(self.sights)
         self._glance(frame)
+
+    def _add_keyframe(self, frame: Frame) -> None:
+        features = self._extraction.submit(self.extract, frame)  # beside the search of old points
+        self.sights = self._mapper.add_keyframe(
+            frame, features.result, self.sights, self.motion, self.ignore
+        )
+        self.motion.adjust(self.map.T_odom_keyframe[-1])
 
     def _reconnect(self, frame: Frame) -> None:
         """A map that was begun anew looks for the old one."""

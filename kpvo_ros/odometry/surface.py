@@ -48,19 +48,25 @@ def tilt_of(ray: np.ndarray, rho: np.ndarray, sigma: np.ndarray) -> np.ndarray:
         (N, 2) d rho / d ray, zero where no plane fits.
     """
     distance, near = cKDTree(ray).query(ray, NEIGHBOURS)
-    weight = (distance < MAX_REACH) / (sigma[near] ** 2 + (0.01 * rho[near]) ** 2)
-    total = weight.sum(1, keepdims=True)
-    share = weight / total
-    middle = np.einsum('nk,nkc->nc', share, ray[near])
-    offset = ray[near] - middle[:, None]
-    height = rho[near] - (share * rho[near]).sum(1, keepdims=True)
-    spread = np.einsum('nk,nkc,nkd->ncd', share, offset, offset)
-    lean = np.einsum('nk,nkc,nk->nc', share, offset, height)
-    is_wide = np.linalg.eigvalsh(spread)[:, 0] > MIN_SPREAD**2
-    spread[~is_wide] = np.eye(2)
-    tilt = np.linalg.solve(spread, lean[..., None])[..., 0]
-    off = height - np.einsum('nkc,nc->nk', offset, tilt)
-    scatter = np.sqrt((share * off**2).sum(1)) / rho
-    is_plane = is_wide & (scatter < MAX_SCATTER)
+    sigma2 = sigma**2 + (0.01 * rho) ** 2
+    share = (distance < MAX_REACH) / sigma2[near]
+    share /= share.sum(1, keepdims=True)
+    x, y, height = (_off_mean(values[near], share) for values in (*ray.T, rho))
+    xx, xy, yy, xh, yh = (
+        (share * first * second).sum(1)
+        for first, second in ((x, x), (x, y), (y, y), (x, height), (y, height))
+    )
+    determinant = xx * yy - xy**2
+    smallest = (xx + yy - np.hypot(xx - yy, 2 * xy)) / 2  # variance across the narrow side
+    is_plane = (smallest > MIN_SPREAD**2) & (determinant > 0)
+    determinant = np.where(is_plane, determinant, 1.0)
+    tilt = np.stack([yy * xh - xy * yh, xx * yh - xy * xh], axis=1) / determinant[:, None]
+    off = height - tilt[:, :1] * x - tilt[:, 1:] * y
+    is_plane &= (share * off**2).sum(1) < (MAX_SCATTER * rho) ** 2
     is_plane &= np.linalg.norm(tilt, axis=1) < MAX_TILT * rho
     return np.where(is_plane[:, None], tilt, 0.0)
+
+
+def _off_mean(values: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(N, K) distances from their weighted means."""
+    return values - (share * values).sum(1, keepdims=True)

@@ -32,7 +32,7 @@ class _State:
 
 @dataclasses.dataclass(frozen=True)
 class _Sights:
-    """All sights of the window, sorted by point."""
+    """All sights of the window, sorted by the pair of keyframes they connect."""
 
     point: np.ndarray  # (M,) row in the arrays of the problem
     anchor: np.ndarray  # (M,) keyframe of first sight
@@ -96,13 +96,15 @@ def _collect(local_map: LocalMap, fixed: int) -> tuple[np.ndarray, _Sights]:
             moves[point[-1]] = True
     all_points = np.concatenate(point)
     chosen = np.flatnonzero(moves[all_points])
-    chosen = chosen[np.argsort(all_points[chosen], kind='stable')]
+    all_keyframes = np.concatenate(keyframe)
+    pair = all_keyframes[chosen] * len(local_map.sights) + local_map.anchor[all_points[chosen]]
+    chosen = chosen[np.argsort(pair, kind='stable')]
     all_points = all_points[chosen]
     used, row_of = np.unique(all_points, return_inverse=True)
     return used, _Sights(
         row_of,
         local_map.anchor[all_points],
-        np.concatenate(keyframe)[chosen],
+        all_keyframes[chosen],
         np.concatenate([local_map.ray[all_points], np.ones((len(all_points), 1))], 1),
         np.concatenate(ray)[chosen],
     )
@@ -123,105 +125,156 @@ class _Problem:
         self._sights = sights
         self._prior_rho, self._prior_information = prior_rho, prior_information
         self._sigma = sigma_ray
-        self._starts = np.flatnonzero(np.diff(sights.point, prepend=-1))
-        self._size, self._fixed = 6 * keyframes, fixed
+        self._fixed, self._free = fixed, keyframes - fixed
         pair = sights.keyframe * keyframes + sights.anchor
-        self._pairs = [
-            (int(one) // keyframes, int(one) % keyframes, np.flatnonzero(pair == one))
-            for one in np.unique(pair)
-        ]
+        self._starts = np.flatnonzero(np.diff(pair, prepend=-1))
+        self._ends = np.append(self._starts[1:], len(pair))
+        self._pair = np.repeat(np.arange(len(self._starts)), self._ends - self._starts)
+        self._pair_keyframe = sights.keyframe[self._starts]
+        self._pair_anchor = sights.anchor[self._starts]
+        self._anchor_of_point = np.zeros(len(prior_rho), np.int64)
+        self._anchor_of_point[sights.point] = sights.anchor
 
     def minimise(self, state: _State, iterations: int) -> tuple[_State, np.ndarray]:
         """Levenberg-Marquardt; returns the state and the (N,) information of the rhos."""
         damping = 1e-4
-        cost = self._cost(state)
+        seen = self._look(state)
         information = np.ones_like(state.rho)
         for _ in range(iterations):
-            equations = self._linearise(state)
+            equations = self._linearise(state, seen)
             information = equations.rho_information
             while damping < MAX_DAMPING:
                 trial = equations.step(state, damping, self._fixed)
-                trial_cost = self._cost(trial)
-                if trial_cost < cost:
+                trial_seen = self._look(trial)
+                if trial_seen.cost < seen.cost:
                     break
                 damping *= 10.0
             else:
                 break
-            gain, state, cost = cost - trial_cost, trial, trial_cost
+            gain = seen.cost - trial_seen.cost
+            state, seen = trial, trial_seen
             damping = max(damping / 10.0, 1e-8)
-            if gain < 1e-3 * cost:
+            if gain < 1e-3 * seen.cost:
                 break
         return state, information
 
-    def _predict(self, state: _State) -> tuple[np.ndarray, np.ndarray]:
-        """T_keyframe_anchor (M, 4, 4) and points times rho (M, 3) in the seeing keyframe."""
+    def _look(self, state: _State) -> _Seen:
+        """Where the points should be seen, and the cost of that."""
         s = self._sights
         T_inverse = se3.inverse(state.T_odom_keyframe)
-        T = T_inverse[s.keyframe] @ state.T_odom_keyframe[s.anchor]
-        q = np.einsum('mij,mj->mi', T[:, :3, :3], s.ray0)
-        return T, q + state.rho[s.point, None] * T[:, :3, 3]
-
-    def _cost(self, state: _State) -> float:
-        _, q = self._predict(state)
-        if (q[:, 2] <= 0).any():
-            return np.inf
-        e2 = (((q[:, :2] / q[:, 2:] - self._sights.ray) / self._sigma) ** 2).sum(1)
+        T = T_inverse[self._pair_keyframe] @ state.T_odom_keyframe[self._pair_anchor]
+        turned = np.empty((len(s.point), 3))
+        for T_pair, start, end in zip(T, self._starts, self._ends, strict=True):
+            np.matmul(s.ray0[start:end], T_pair[:3, :3].T, out=turned[start:end])
+        p = turned.T + state.rho[s.point] * T[:, :3, 3].T[:, self._pair]
+        if (p[2] <= 0).any():
+            return _Seen(T, p[:2], p[2], p[:2], np.inf)
+        u = p[:2] / p[2]
+        e = (u - s.ray.T) / self._sigma
         sensor = self._prior_information * (state.rho - self._prior_rho) ** 2
-        return float(np.log1p(e2).sum() + sensor.sum())
+        cost = np.log1p((e**2).sum(0)).sum() + sensor.sum()
+        return _Seen(T, u, p[2], e, float(cost))
 
-    def _linearise(self, state: _State) -> _Equations:
-        s = self._sights
-        T, q = self._predict(state)
-        u = q[:, :2] / q[:, 2:]
-        e = (u - s.ray) / self._sigma
-        root = np.sqrt(1.0 / (1.0 + (e**2).sum(1)))  # of the Cauchy weight
-        scale = root / self._sigma
-        rho = state.rho[s.point]
-        P = _projection_slope(u, scale / q[:, 2])  # (M, 2, 3) d u / d q
-        PR = np.einsum('mij,mjk->mik', P, T[:, :3, :3])
-        of_rho = np.einsum('mij,mj->mi', P, T[:, :3, 3])  # (M, 2)
-        of_keyframe = np.concatenate(
-            [-rho[:, None, None] * P, _turn_slope(u) * scale[:, None, None]], 2
-        )
-        of_anchor = np.concatenate([rho[:, None, None] * PR, -_times_hat(PR, s.ray0)], 2)
-        e = e * root[:, None]
-        pose, gradient = self._pose_equations(of_keyframe, of_anchor, e)
+    def _linearise(self, state: _State, seen: _Seen) -> _Equations:
+        e = seen.error
+        root = np.sqrt(1.0 / (1.0 + (e**2).sum(0)))  # of the Cauchy weight
+        slopes = self._slopes(state, seen, root / self._sigma)
+        slopes.rows[:, :, 12] = (e * root).T
+        pose, gradient = self._pose_equations(slopes.rows)
+        e = slopes.rows[:, :, 12]
         off = state.rho - self._prior_rho
-        free = slice(6 * self._fixed, None)
         return _Equations(
-            pose=pose[free, free],
-            pose_gradient=gradient[free],
-            coupling=self._coupling(of_rho, of_keyframe, of_anchor)[:, free],
-            rho_information=np.add.reduceat((of_rho**2).sum(1), self._starts)
-            + self._prior_information,
-            rho_gradient=np.add.reduceat((of_rho * e).sum(1), self._starts)
+            pose=pose,
+            pose_gradient=gradient,
+            coupling=self._coupling(slopes),
+            rho_information=self._per_point((slopes.of_rho**2).sum(0)) + self._prior_information,
+            rho_gradient=self._per_point((slopes.of_rho * e.T).sum(0))
             + self._prior_information * off,
         )
 
-    def _pose_equations(
-        self, of_keyframe: np.ndarray, of_anchor: np.ndarray, e: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Normal matrix (6K, 6K) and gradient (6K,), summed per pair of keyframes."""
-        pose, gradient = np.zeros((self._size, self._size)), np.zeros(self._size)
-        rows = np.concatenate([of_keyframe, of_anchor], 2)  # (M, 2, 12)
-        for keyframe, anchor, chosen in self._pairs:
-            J = rows[chosen].reshape(-1, 12)
-            index = np.r_[6 * keyframe : 6 * keyframe + 6, 6 * anchor : 6 * anchor + 6]
-            pose[np.ix_(index, index)] += J.T @ J
-            gradient[index] += J.T @ e[chosen].ravel()
-        return pose, gradient
+    def _slopes(self, state: _State, seen: _Seen, scale: np.ndarray) -> _Slopes:
+        """Derivatives of the weighted residuals; `scale` (M,) is their weight per ray."""
+        ray0, rho = self._sights.ray0.T, state.rho[self._sights.point]
+        T, u = seen.T, seen.u
+        x, y = u
+        near = scale / seen.depth
+        pull = rho * near
+        R, t = T[:, :3, :3].transpose(1, 2, 0)[:, :, self._pair], T[:, :3, 3].T[:, self._pair]
+        rows = np.zeros((len(rho), 2, 13))
+        rows[:, 0, 0] = rows[:, 1, 1] = -pull
+        rows[:, 0, 2], rows[:, 1, 2] = x * pull, y * pull
+        xy = x * y * scale
+        rows[:, 0, 3], rows[:, 0, 4], rows[:, 0, 5] = xy, -(1 + x * x) * scale, y * scale
+        rows[:, 1, 3], rows[:, 1, 4], rows[:, 1, 5] = (1 + y * y) * scale, -xy, -x * scale
+        for axis in range(2):
+            turned = near * (R[axis] - u[axis] * R[2])  # (3, M) d residual / d point in anchor
+            rows[:, axis, 6:9] = (rho * turned).T
+            rows[:, axis, 9] = turned[2] * ray0[1] - turned[1] * ray0[2]
+            rows[:, axis, 10] = turned[0] * ray0[2] - turned[2] * ray0[0]
+            rows[:, axis, 11] = turned[1] * ray0[0] - turned[0] * ray0[1]
+        return _Slopes(rows, near * (t[:2] - u * t[2]))
 
-    def _coupling(
-        self, of_rho: np.ndarray, of_keyframe: np.ndarray, of_anchor: np.ndarray
-    ) -> np.ndarray:
-        """(N, 6K) between every inverse depth and the poses that see it."""
+    def _pose_equations(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Normal matrix (6F, 6F) and gradient (6F,) of the free keyframes."""
+        fixed, free = self._fixed, self._free
+        pose, gradient = np.zeros((free, 6, free, 6)), np.zeros((free, 6))
+        pairs = zip(
+            self._pair_keyframe - fixed,
+            self._pair_anchor - fixed,
+            self._starts,
+            self._ends,
+            strict=True,
+        )
+        for keyframe, anchor, start, end in pairs:
+            if keyframe < 0:
+                continue
+            J = rows[start:end].reshape(-1, 13)
+            A = J.T @ J
+            pose[keyframe, :, keyframe] += A[:6, :6]
+            gradient[keyframe] += A[:6, 12]
+            if anchor >= 0:
+                pose[keyframe, :, anchor] += A[:6, 6:12]
+                pose[anchor, :, keyframe] += A[6:12, :6]
+                pose[anchor, :, anchor] += A[6:12, 6:12]
+                gradient[anchor] += A[6:12, 12]
+        return pose.reshape(6 * free, 6 * free), gradient.ravel()
+
+    def _coupling(self, slopes: _Slopes) -> np.ndarray:
+        """(N, 6F) between every inverse depth and the free poses that see it."""
         s = self._sights
-        coupling = np.zeros((len(self._starts), self._size // 6, 6))
+        coupling = np.zeros((len(self._prior_rho), self._free, 6))
+        # (M, 12) of the keyframe and of the anchor
+        together = np.einsum('im,mic->mc', slopes.of_rho, slopes.rows[:, :, :12])
         # A point is seen once per keyframe: plain assignment; its anchor collects all sights.
-        coupling[s.point, s.keyframe] = np.einsum('mi,mic->mc', of_rho, of_keyframe)
-        at_anchor = np.add.reduceat(np.einsum('mi,mic->mc', of_rho, of_anchor), self._starts)
-        coupling[np.arange(len(self._starts)), s.anchor[self._starts]] = at_anchor
-        return coupling.reshape(len(self._starts), -1)
+        seen = s.keyframe >= self._fixed
+        coupling[s.point[seen], s.keyframe[seen] - self._fixed] = together[seen, :6]
+        begun = np.flatnonzero(self._anchor_of_point >= self._fixed)
+        at_anchor = np.stack([self._per_point(column) for column in together[:, 6:].T], axis=1)
+        coupling[begun, self._anchor_of_point[begun] - self._fixed] = at_anchor[begun]
+        return coupling.reshape(len(self._prior_rho), -1)
+
+    def _per_point(self, of_sight: np.ndarray) -> np.ndarray:
+        """(N,) sums over the sights of each point."""
+        return np.bincount(self._sights.point, of_sight, len(self._prior_rho))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """Where a state expects the sights."""
+
+    T: np.ndarray  # (P, 4, 4) T_keyframe_anchor of every pair
+    u: np.ndarray  # (2, M) on the plane z = 1 of the keyframe
+    depth: np.ndarray  # (M,) there, times rho
+    error: np.ndarray  # (2, M) in sigmas
+    cost: float  # of all, with the readings; infinite with a point behind its camera
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slopes:
+    """Derivatives of the weighted residuals (two per sight)."""
+
+    rows: np.ndarray  # (M, 2, 13) with respect to keyframe and anchor; last the residual itself
+    of_rho: np.ndarray  # (2, M)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,23 +299,3 @@ class _Equations:
         T = state.T_odom_keyframe.copy()
         T[fixed:] = T[fixed:] @ se3.exp_se3(step_pose.reshape(-1, 6))
         return _State(T, np.maximum(state.rho + step_rho, state.min_rho), state.min_rho)
-
-
-def _projection_slope(u: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """(M, 2, 3) slope of the projection, [1 0 -u; 0 1 -v] times `scale`."""
-    P = np.zeros((len(u), 2, 3))
-    P[:, 0, 0] = P[:, 1, 1] = 1.0
-    P[:, :, 2] = -u
-    return P * scale[:, None, None]
-
-
-def _turn_slope(u: np.ndarray) -> np.ndarray:
-    """(M, 2, 3) slope of a sight when the camera turns: [1 0 -u; 0 1 -v] [u v 1]x."""
-    a, b = u[:, 0], u[:, 1]
-    rows = np.array([[a * b, -(1 + a * a), b], [1 + b * b, -a * b, -a]])
-    return rows.transpose(2, 0, 1)
-
-
-def _times_hat(A: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """(M, 2, 3) A [v]x for A (M, 2, 3) and v (M, 3)."""
-    return np.cross(A, v[:, None, :])

@@ -144,12 +144,12 @@ def test_the_normal_equations_have_the_slope_of_the_cost(rng: np.random.Generato
         FIXED,
     )
     state = window._State(local_map.T_odom_keyframe.copy(), local_map.rho[used].copy(), 1e-6)
-    equations = problem._linearise(state)
+    equations = problem._linearise(state, problem._look(state))
 
     def cost(xi: np.ndarray, d_rho: np.ndarray) -> float:
         T = state.T_odom_keyframe.copy()
         T[FIXED:] = T[FIXED:] @ se3.exp_se3(xi.reshape(-1, 6))
-        return problem._cost(window._State(T, state.rho + d_rho, 1e-6))
+        return problem._look(window._State(T, state.rho + d_rho, 1e-6)).cost
 
     size, step = 6 * (KEYFRAMES - FIXED), 1e-7
     no_pose, no_rho = np.zeros(size), np.zeros(len(used))

@@ -310,9 +310,7 @@ class Odometry:
                 return True
         self._miss(frame.stamp_ns, problem)
         mapping.sights = NO_SIGHTS
-        if self._lost_since_ns is None:
-            self._lost_since_ns = frame.stamp_ns
-        lost_ns = frame.stamp_ns - self._lost_since_ns
+        lost_ns = frame.stamp_ns - (self._lost_since_ns or frame.stamp_ns)
         if lost_ns > self._config.keyframes.restart_after_s * 1e9:
             _log.warning('lost for %.1f s: new map at the held pose', lost_ns * 1e-9)
             self._forget_map()
@@ -324,6 +322,8 @@ class Odometry:
         mapping, motion = self._mapping, self._mapping.motion
         T_before = motion.T_odom_camera
         motion.coast(stamp_ns)
+        if self._lost_since_ns is None:
+            self._lost_since_ns = stamp_ns
         if mapping.is_hidden:
             self._told.hold(motion)
         else:

@@ -11,6 +11,7 @@ from kpvo_ros.cli.tracking_truth import Clip, keypoints, starts
 from kpvo_ros.config.runtime import TrackingConfig
 from kpvo_ros.frontend.flow import FlowTracker
 from kpvo_ros.frontend.patches import FirstSights, PatchRefiner, patch_warp
+from kpvo_ros.odometry.surface import tilt_of
 
 _DEPTH_SIGMA = 0.05  # relative, of the points whose patches are bent
 _WAYS = (  # name, how often a point is aligned with its first sight, is that one bent
@@ -74,6 +75,7 @@ class Chain:
         self._ray = clip.camera.unproject(self._start.astype(float))[:, :2]
         noise = np.exp(rng.normal(0.0, _DEPTH_SIGMA, len(self._start)))
         self._rho = noise / clip.depth(first, self._start)
+        self._tilt = tilt_of(self._ray, self._rho, _DEPTH_SIGMA * self._rho)
         self._step = 0
         self.xy = self._start.copy()
         self.alive = np.ones(len(self.xy), bool)
@@ -98,7 +100,13 @@ class Chain:
         warp = np.broadcast_to(np.eye(2), (len(alive), 2, 2))
         if self._is_bent:
             motion = self._clip.motion(self._first, self._first + self._step - 1)
-            warp = patch_warp(self._clip.camera, self._ray[alive], self._rho[alive], motion)
+            warp = patch_warp(
+                self._clip.camera,
+                self._ray[alive],
+                self._rho[alive],
+                self._tilt[alive],
+                motion,
+            )
         which = np.zeros(len(alive), np.int64)
         keyframe = self._clip.grays[self._first]
         sights = FirstSights([keyframe], which, self._start[alive], warp)

@@ -19,6 +19,7 @@ from kpvo_ros.frontend.extractor import load_extractor
 from kpvo_ros.frontend.flow import FlowTracker
 from kpvo_ros.frontend.matcher import match_near
 from kpvo_ros.frontend.patches import FirstSights, PatchRefiner, patch_warp
+from kpvo_ros.odometry.surface import tilt_of
 from kpvo_ros.types import Features
 
 _PREDICTION_SIGMA_PX = 3.0
@@ -91,7 +92,8 @@ def _pair(
     error = rng.normal(0.0, _PREDICTION_SIGMA_PX, truth.shape)
     ray = clip.camera.unproject(features.xy.astype(float))[:, :2]
     rho = 1.0 / clip.depth(first, features.xy)
-    warp = patch_warp(clip.camera, ray, rho, clip.motion(first, first + gap))
+    tilt = tilt_of(ray, rho, 0.01 * rho)
+    warp = patch_warp(clip.camera, ray, rho, tilt, clip.motion(first, first + gap))
     predicted = (truth + error).astype(np.float32)
     return Pair(clip.grays[first], clip.grays[first + gap], features.xy, predicted, warp)
 

@@ -26,6 +26,10 @@ class BagError(KpvoError):
     """A recorded stream cannot be opened, read, or written."""
 
 
+class NetworkError(KpvoError):
+    """A network was given what it cannot take, or a weights file cannot be used."""
+
+
 class FrontendError(KpvoError):
     """An extractor or matcher was configured or called wrongly."""
 

@@ -1,8 +1,9 @@
 """Keypoints and descriptors behind one interface, spread evenly over the image.
 
 `load_extractor` is the only way to get one, so that callers never learn which method runs.
-The methods here are OpenCV's: ORB (Rublee 2011), AKAZE (Alcantarilla 2013), SIFT (Lowe 2004;
-descriptors are returned as RootSIFT, Arandjelovic 2012, so that cosine similarity applies).
+The learned one is in `frontend.learned`; the methods here are OpenCV's: ORB (Rublee 2011), AKAZE
+(Alcantarilla 2013), SIFT (Lowe 2004; descriptors are returned as RootSIFT, Arandjelovic 2012, so
+that cosine similarity applies).
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from kpvo_ros.config.runtime import FrontendConfig
+from kpvo_ros.config.frontend import FrontendConfig
 from kpvo_ros.errors import FrontendError
+from kpvo_ros.frontend.gray import to_gray
 from kpvo_ros.frontend.mask import allowed
+from kpvo_ros.frontend.models import SUFFIX
 from kpvo_ros.frontend.spread import spread_evenly
 from kpvo_ros.types import Features
 
+LEARNED = 'kpvo'
 _MIN_SIDE_PX = 16  # of an image; no detector looks closer to the border, some crash on less
 
 
@@ -45,8 +49,28 @@ class Extractor(Protocol):
 
 
 def load_extractor(config: FrontendConfig) -> Extractor:
-    """The extractor that `config.extractor` names."""
-    return OpenCvExtractor(config)
+    """The extractor that `config.extractor` names: a method, or the path of weights.
+
+    Raises:
+        FrontendError: there is no such method, or it is not installed.
+        NetworkError: the weights cannot be used.
+    """
+    if config.extractor in _DETECTORS:
+        return OpenCvExtractor(config)
+    if config.extractor != LEARNED and not config.extractor.endswith(SUFFIX):
+        raise FrontendError(
+            f'frontend.extractor {config.extractor!r} is unknown; give one of '
+            f'{", ".join([*_DETECTORS, LEARNED])} or the path of a {SUFFIX} file'
+        )
+    # Late, so that a robot with classical keypoints need not have torch.
+    try:
+        from kpvo_ros.frontend.learned import LearnedExtractor
+    except ModuleNotFoundError as error:
+        raise FrontendError(
+            f'frontend.extractor {config.extractor!r} needs {error.name}; install it (pip install '
+            'torch safetensors) or give orb'
+        ) from None
+    return LearnedExtractor(config)
 
 
 class OpenCvExtractor:
@@ -108,21 +132,6 @@ class OpenCvExtractor:
 
     def _no_features(self) -> Features:
         return Features(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), self._empty)
-
-
-def to_gray(image: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 luminance of an (H, W) or (H, W, 3) RGB uint8 image.
-
-    Raises:
-        FrontendError: any other shape or type.
-    """
-    if image.dtype != np.uint8 or image.size == 0:
-        raise FrontendError(f'an image is non-empty uint8, got {image.shape} {image.dtype}')
-    if image.ndim == 2:
-        return image
-    if image.ndim == 3 and image.shape[2] == 3:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    raise FrontendError(f'an image is (H, W) or (H, W, 3), got {image.shape}')
 
 
 def _orb(count: int) -> cv2.Feature2D:

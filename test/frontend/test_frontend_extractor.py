@@ -9,7 +9,8 @@ import pytest
 from kpvo_ros.config.runtime import FrontendConfig
 from kpvo_ros.errors import FrontendError
 from kpvo_ros.frontend.drawing import draw_features
-from kpvo_ros.frontend.extractor import load_extractor, to_gray
+from kpvo_ros.frontend.extractor import load_extractor
+from kpvo_ros.frontend.gray import to_gray
 from kpvo_ros.types import Features
 
 HAS_AKAZE = hasattr(cv2, 'AKAZE')  # OpenCV 5 moved it out

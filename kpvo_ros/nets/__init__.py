@@ -1,0 +1,1 @@
+"""Networks and their weights files. No training, no files other than checkpoint's."""

@@ -1,0 +1,1 @@
+"""The ways to train: each room brings its data, loss and task; none knows another."""

@@ -2,7 +2,8 @@
 
 A bench is a module with `measure(options) -> Measurement`, registered in `BENCHES`. One with parts
 that can be measured alone has `part_names() -> tuple[str, ...]` as well. One that shall run in
-worlds nobody has seen has `FRESH_SEED = True`: it gets a new seed when the user names none.
+worlds nobody has seen has `FRESH_SEED = True`: it gets a new seed when the user names none. One
+that compares extractors of the user's choice has `TAKES_EXTRACTORS = True`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import Any
 
 from kpvo_ros.errors import CommandError
 
-HELP = 'measure: kpvo bench odometry, kpvo bench frontend, kpvo bench renderer'
+HELP = 'measure: kpvo bench odometry, features, frontend, renderer'
 _DRAWN_SEEDS = (10_000, 2_000_000_000)  # far from the small ones of tests and developers
 BENCHES = {
+    'features': 'kpvo_ros.cli.bench_features',
     'frontend': 'kpvo_ros.cli.bench_frontend',
     'odometry': 'kpvo_ros.cli.bench_odometry',
     'renderer': 'kpvo_ros.cli.bench_renderer',
@@ -39,6 +41,7 @@ class BenchOptions:
         seed: of all that is random.
         only: parts to measure, all when empty.
         seed_is_drawn: nobody asked for this seed.
+        extractors: ways to extract keypoints, the bench's own choice when empty.
     """
 
     data_dir: Path | None
@@ -47,6 +50,7 @@ class BenchOptions:
     seed: int
     only: tuple[str, ...] = ()
     seed_is_drawn: bool = False
+    extractors: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +105,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='NAME[,NAME]',
         help='measure only these parts; a wrong name lists those there are',
     )
+    parser.add_argument(
+        '--extractors',
+        default='',
+        metavar='NAME[,NAME]',
+        help='bench features: orb, akaze, sift, rootsift, kpvo, or a path of weights '
+        '(default: all that have a name)',
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         seed=_seed(args.seed, bench),
         only=_parts(args.only, args.name, bench),
         seed_is_drawn=args.seed is None and _wants_fresh_seed(bench),
+        extractors=_extractors(args.extractors, args.name, bench),
     )
     measurement = bench.measure(options)
     for table in measurement.tables:
@@ -165,6 +177,18 @@ def _parts(text: str, name: str, bench: ModuleType) -> tuple[str, ...]:
             raise CommandError(f'bench {name} has no parts: leave --only out')
         if part not in known:
             raise CommandError(f'bench {name} has no part {part!r}: there are {", ".join(known)}')
+    return wanted
+
+
+def _extractors(text: str, name: str, bench: ModuleType) -> tuple[str, ...]:
+    """Names between commas.
+
+    Raises:
+        CommandError: the bench has its own.
+    """
+    wanted = tuple(dict.fromkeys(part for part in text.split(',') if part))
+    if wanted and not getattr(bench, 'TAKES_EXTRACTORS', False):
+        raise CommandError(f'bench {name} takes no extractors: leave --extractors out')
     return wanted
 
 

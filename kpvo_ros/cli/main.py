@@ -19,7 +19,9 @@ from types import ModuleType
 
 from kpvo_ros.errors import KpvoError
 
-COMMANDS = ('demo', 'replay', 'evaluate', 'convert', 'params', 'doctor', 'bench')
+COMMANDS = (
+    *('demo', 'replay', 'evaluate', 'train', 'textures', 'convert', 'params', 'doctor', 'bench'),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,50 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from kpvo_ros.config.frontend import FrontendConfig as FrontendConfig
+from kpvo_ros.config.places import LoopClosureConfig, MemoryConfig
 from kpvo_ros.config.schema import parameter, section
-
-
-@dataclasses.dataclass(frozen=True)
-class FrontendConfig:
-    """Keypoints of one image."""
-
-    extractor: str = parameter(
-        'orb',
-        'Keypoint method: orb is fastest, sift matches best over large motion but costs 5 times '
-        'more.',
-        choices=('orb', 'akaze', 'sift'),
-    )
-    max_keypoints: int = parameter(
-        1000, 'Keypoints kept per image; lower it on a slow computer.', low=50, high=10000
-    )
-    grid_cell_px: int = parameter(
-        20,
-        'Keypoints are spread evenly over square cells of this size; larger keeps stronger ones.',
-        low=8,
-        high=512,
-    )
-    roi: tuple[float, ...] = parameter(
-        (0.0, 0.0, 1.0, 1.0),
-        'Left, top, right and bottom of the part of the image that is used, as shares of its '
-        'width and height; cut off what shows the robot itself.',
-        low=0.0,
-        high=1.0,
-    )
-    body_mask_path: str = parameter(
-        '',
-        "PNG of the image's shape whose non-zero pixels are ignored, for a robot's body that is "
-        'no rectangle; empty for none.',
-    )
-    max_angle_deg: float = parameter(
-        75.0,
-        'Pixels that look further off the optical axis than this are ignored; lower it when a '
-        'fisheye is blurred or badly calibrated towards its rim.',
-        low=5.0,
-        high=85.0,
-    )
-    threads: int = parameter(
-        2, 'Threads of OpenCV; set it to the cores you can spare.', low=1, high=64
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,65 +130,6 @@ class KeyframeConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class MemoryConfig:
-    """Keyframes that are remembered, so that a lost camera can find out where it is."""
-
-    capacity: int = parameter(
-        200,
-        'Keyframes remembered, spread over all that was seen; raise it for large sites (0.3 MB '
-        'each).',
-        low=2,
-        high=2000,
-    )
-    max_keypoints: int = parameter(
-        1000,
-        'Keypoints of a remembered keyframe; more recognise from further away.',
-        low=50,
-        high=5000,
-    )
-    budget: int = parameter(
-        5, 'Keyframes compared with one image, 8 ms each; the next tries others.', low=1, high=100
-    )
-    min_inliers: int = parameter(
-        25,
-        'Points that must agree before a remembered place is believed; raise it where places look '
-        'alike.',
-        low=10,
-        high=1000,
-    )
-    min_support: float = parameter(
-        0.25,
-        'Part of what should be visible that must be found before a remembered place is believed; '
-        'raise it where places look alike.',
-        low=0.01,
-        high=1.0,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopClosureConfig:
-    """Recognised places correct the drift between map and odom."""
-
-    enabled: bool = parameter(
-        False,
-        'Correct map to odom when the robot returns to a place it has seen; off when another node '
-        'owns that transform.',
-    )
-    min_gap_s: float = parameter(
-        5.0,
-        'Only places left at least this long ago count as a return.',
-        low=0.0,
-        high=3600.0,
-    )
-    max_drift: float = parameter(
-        0.1,
-        'A return that implies more drift than this share of the path since is refused.',
-        low=0.001,
-        high=1.0,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
 class ScaleConfig:
     """Where metres come from."""
 
@@ -268,6 +168,43 @@ class ScaleConfig:
         'What all depth readings may have in common (calibration), relative; it does not average '
         'out, so the published covariance grows with the way by it.',
         low=0.0,
+        high=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionConfig:
+    """What the robot feels of its own motion, between images and while it sees nothing."""
+
+    wheel: bool = parameter(
+        False,
+        'Predict by the wheel odometry, and go on by it while the camera sees nothing; needs '
+        'poses in metres.',
+    )
+    gyro: bool = parameter(
+        False, 'Predict rotation by the gyro of an IMU; helps when the robot turns abruptly.'
+    )
+    wheel_way_sigma: float = parameter(
+        0.02,
+        'Standard deviation of the way by the wheels, relative; raise it for soft ground.',
+        low=0.0001,
+        high=1.0,
+    )
+    wheel_turn_sigma_deg_m: float = parameter(
+        1.0,
+        'Standard deviation of the heading by the wheels, per metre of way; raise it for tracks '
+        'and skid steering.',
+        low=0.0001,
+        high=90.0,
+    )
+    wheel_turn_sigma: float = parameter(
+        0.05, 'Standard deviation of a turn by the wheels, relative.', low=0.0001, high=1.0
+    )
+    gyro_bias_sigma_rad_s: float = parameter(
+        0.01,
+        'What the gyro may show at rest before its bias was learned, which takes a moment of '
+        'standing still.',
+        low=0.00001,
         high=1.0,
     )
 
@@ -382,6 +319,7 @@ class VoConfig:
     memory: MemoryConfig = section(MemoryConfig)
     loop_closure: LoopClosureConfig = section(LoopClosureConfig)
     scale: ScaleConfig = section(ScaleConfig)
+    prediction: PredictionConfig = section(PredictionConfig)
     frames: FramesConfig = section(FramesConfig)
     node: VoNodeConfig = section(VoNodeConfig)
     seed: int = parameter(

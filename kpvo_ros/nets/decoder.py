@@ -12,6 +12,7 @@ the way up (Perez, "FiLM", 2018). The picture is in grey, as the keypoint networ
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -61,11 +62,11 @@ class Decoder(nn.Module):
         self.stem = StandardConv2d(config.descriptor_size + 1, widths[0], generator=generator)
         self.down = nn.ModuleList(
             Stage(before, after, 1, generator=generator)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            for before, after in itertools.pairwise(widths)
         )
         self.up = nn.ModuleList(
             Rise(before, after, style, generator)
-            for before, after in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            for before, after in itertools.pairwise(reversed(widths))
         )
         self.to_half = StandardConv2d(widths[0], half, 1, generator=generator)
         self.draw = StandardConv2d(half, half, generator=generator)

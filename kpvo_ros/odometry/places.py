@@ -1,11 +1,12 @@
 """Places the robot has seen, and what they are good for.
 
-Some keyframes are looked at closely: SIFT describes them, in a thread of its own, because the
-descriptors that are good enough from frame to frame are worthless after two metres of blackout
-(measured in docs/results.md). When such a keyframe leaves the map it is stored with the depths the
-map has given its points. A lost camera is held against the stored ones; a map that was begun anew
-after a loss is joined to the old one when one of its keyframes is recognised; and with
-`loop_closure.enabled` a place seen again corrects the drift between map and odom.
+Some keyframes are looked at closely: `memory.extractor` describes them, in a thread of its own,
+because the descriptors that are good enough from frame to frame are worthless after two metres of
+blackout (measured in docs/results.md). One that describes whole images as well ranks the places by
+that. When such a keyframe leaves the map it is stored with the depths the map has given its
+points. A lost camera is held against the stored ones; a map that was begun anew after a loss is
+joined to the old one when one of its keyframes is recognised; and with `loop_closure.enabled` a
+place seen again corrects the drift between map and odom.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from kpvo_ros.types import Features, Frame
 if TYPE_CHECKING:
     from kpvo_ros.odometry.loop_closure import LoopCloser
 
-_EXTRACTOR = 'sift'
 _STEP = 0.1  # of the typical depth that the camera moves between two glances
 _TURN_RAD = np.deg2rad(10.0)  # that it turns between two glances
 _SAME_PX = 4.0  # how far a keypoint may be from a point of the map to be taken for the same
@@ -73,7 +73,9 @@ class Places:
     def __init__(self, config: VoConfig) -> None:
         self._extractor = load_extractor(
             dataclasses.replace(
-                config.frontend, extractor=_EXTRACTOR, max_keypoints=config.memory.max_keypoints
+                config.frontend,
+                extractor=config.memory.extractor,
+                max_keypoints=config.memory.max_keypoints,
             )
         )
         self._worker = ThreadPoolExecutor(1, thread_name_prefix='places')
@@ -157,7 +159,7 @@ class Places:
         features = self._extractor.extract(frame.gray, ignore)
         found = self._memory.recall(
             features,
-            appearance(frame.gray),
+            _look_of(features, frame.gray),
             frame.camera,
             T_guess=motion.T_odom_camera,
             sigma_m=float(np.sqrt(np.trace(motion.covariance[:3, :3]))),
@@ -225,8 +227,14 @@ def _stored(
         rho=rho,
         variance=variance,
         descriptor=features.descriptor,
-        appearance=appearance(local_map.images[row]),
+        appearance=_look_of(features, local_map.images[row]),
     )
+
+
+def _look_of(features: Features, gray: np.ndarray) -> np.ndarray:
+    """(G,) unit vector of the whole image: the extractor's, else coarse edges."""
+    learned = features.image_descriptor
+    return appearance(gray) if learned is None else learned
 
 
 def features_of(local_map: LocalMap, sights: Sights) -> Features:

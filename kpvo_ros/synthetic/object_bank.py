@@ -28,6 +28,7 @@ from kpvo_ros.errors import SyntheticError
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.geometry.se3 import T_BASE_OPTICAL, from_rt, rpy_to_matrix
 from kpvo_ros.synthetic.builder import Skin, WorldBuilder
+from kpvo_ros.synthetic.coverings import covered
 from kpvo_ros.synthetic.lighting import Lamp, Lighting
 from kpvo_ros.synthetic.objects import KINDS, ObjectKind
 from kpvo_ros.synthetic.render import Render, encode, render
@@ -170,6 +171,7 @@ def render_bank(
     size: BankSize = BankSize(),
     *,
     kinds: tuple[ObjectKind, ...] = KINDS,
+    textures: Tensor | None = None,
     device: torch.device | str = 'cpu',
     progress: Callable[[int, int], None] | None = None,
 ) -> ObjectBank:
@@ -179,6 +181,7 @@ def render_bank(
         rng: objects, textures, light and viewpoints.
         size: how much of it.
         kinds: what to choose from.
+        textures: (T, 3, S, S) RGB 0..1 that replace some of the procedural materials.
         device: where to render and to keep it.
         progress: called with the number of objects done and their total.
     """
@@ -187,7 +190,10 @@ def render_bank(
     rows: list[dict[str, Tensor]] = []
     heights = []
     for index in range(size.objects):
-        subject = _Subject(kinds[index % len(kinds)], int(rng.integers(1 << 31)), atlases)
+        looks = atlases
+        if textures is not None:
+            looks = tuple(covered(atlas, textures, rng) for atlas in atlases)
+        subject = _Subject(kinds[index % len(kinds)], int(rng.integers(1 << 31)), looks)
         start = float(rng.uniform(0, 2 * np.pi))
         for view in range(size.views):
             restyled = view >= size.views - size.restyled

@@ -19,7 +19,7 @@ from kpvo_ros.synthetic.builder import Skin, WorldBuilder
 
 Rng = np.random.Generator
 _ORIGIN = np.eye(4)
-_SURFACES = (
+SURFACES = (
     *('brick', 'plaster', 'concrete', 'wallpaper', 'wood', 'metal', 'cardboard', 'fabric'),
     *('bark', 'tiles', 'cobbles', 'paving', 'bookshelf', 'facade_brick', 'facade_plaster'),
 )
@@ -51,7 +51,7 @@ def surface(rng: Rng, repeat_m: float = 1.0) -> Skin:
     tint = props.pastel(rng, 0.35)
     if rng.random() < 0.4:
         return Skin(str(rng.choice(_PICTURES)), None, tint)
-    return Skin(str(rng.choice(_SURFACES)), repeat_m * float(rng.uniform(0.6, 1.6)), tint)
+    return Skin(str(rng.choice(SURFACES)), repeat_m * float(rng.uniform(0.6, 1.6)), tint)
 
 
 def box_stack(b: WorldBuilder, rng: Rng) -> None:
@@ -94,7 +94,7 @@ def cone(b: WorldBuilder, rng: Rng) -> None:
     number = b.new_object()
     height, radius = float(rng.uniform(0.6, 1.6)), float(rng.uniform(0.2, 0.55))
     colours = (props.pastel(rng, 0.1), props.pastel(rng, 0.6))
-    texture, steps = str(rng.choice(_SURFACES)), 24
+    texture, steps = str(rng.choice(SURFACES)), 24
     plate = Skin('metal', 0.8, colours[0])
     b.box((0, 0, 0.03), (2.4 * radius, 2.4 * radius, 0.06), plate, object_id=number)
     for k in range(steps):
@@ -194,7 +194,7 @@ def cart(b: WorldBuilder, rng: Rng) -> None:
 def ball(b: WorldBuilder, rng: Rng) -> None:
     """A ball."""
     wide = float(rng.uniform(0.3, 0.8))
-    skin = Skin(str(rng.choice([*_SURFACES, *_PICTURES])), 0.5, props.pastel(rng, 0.3))
+    skin = Skin(str(rng.choice([*SURFACES, *_PICTURES])), 0.5, props.pastel(rng, 0.3))
     b.ellipsoid((0, 0, wide / 2), (wide, wide, wide), skin)
 
 

@@ -90,6 +90,18 @@ class TextureAtlas:
         """Number of mip levels."""
         return len(self.level_start)
 
+    def replaced(self, pictures: Mapping[str, np.ndarray]) -> TextureAtlas:
+        """The same atlas with other pictures under some names, e.g. {'brick': (S, S, 3)}.
+
+        Raises:
+            SyntheticError: there is no such name, or a picture has the wrong shape.
+        """
+        table = self.table.clone()
+        rows = table.view(len(self.names), -1, 12)
+        for name, picture in pictures.items():
+            rows[self[name]] = torch.from_numpy(_rows(name, picture, self.size)).to(table)
+        return dataclasses.replace(self, table=table)
+
     def to(self, device: torch.device | str) -> TextureAtlas:
         """The same atlas on another device."""
         return dataclasses.replace(
@@ -172,6 +184,11 @@ class TextureAtlas:
 @functools.lru_cache(maxsize=4)
 def standard_atlas(seed: int = 0, size: int = 512) -> TextureAtlas:
     """All procedural textures of the package, drawn from one seed."""
+    return TextureAtlas.pack(standard_pictures(seed, size))
+
+
+def standard_pictures(seed: int, size: int) -> dict[str, np.ndarray]:
+    """The pictures of `standard_atlas`: name -> (size, size, 3) uint8 RGB."""
     painters: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
         **{pattern.__name__: pattern for pattern in _PATTERNS},
         **{f'poster_{k}': signs.poster for k in range(_POSTERS)},
@@ -185,7 +202,7 @@ def standard_atlas(seed: int = 0, size: int = 512) -> TextureAtlas:
     for (name, paint), child in zip(painters.items(), children, strict=True):
         picture = paint(np.random.default_rng(child), size)
         pictures[name] = np.round(255 * np.clip(picture, 0, 1)).astype(np.uint8)
-    return TextureAtlas.pack(pictures)
+    return pictures
 
 
 def load_pictures(paths: Iterable[str | Path], size: int = 512) -> dict[str, np.ndarray]:

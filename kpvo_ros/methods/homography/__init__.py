@@ -1,0 +1,1 @@
+"""Method A: keypoints from homographic variations with rendered things in them (seed 000)."""

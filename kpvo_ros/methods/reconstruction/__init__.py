@@ -1,0 +1,1 @@
+"""Method B: keypoints and descriptors that suffice to rebuild the other image (seed 001)."""

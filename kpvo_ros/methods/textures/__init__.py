@@ -1,0 +1,1 @@
+"""A diffusion model that makes textures, from noise, without any download."""

@@ -24,7 +24,7 @@ class Status(enum.Enum):
 
     STARTING = 'starting'  # no map yet: the pose is held at the start
     TRACKING = 'tracking'  # pose measured, enough support
-    DEGRADED = 'degraded'  # pose measured with little support
+    DEGRADED = 'degraded'  # pose measured with little support, or by the wheels alone
     LOST = 'lost'  # no measurement: pose predicted for a moment, then held; covariance grows
 
 
@@ -71,6 +71,14 @@ class WheelOdometry:
 
     stamp_ns: int
     T_odom_base: np.ndarray  # (4, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gyro:
+    """How fast the base turns, in its own axes, whatever those of the IMU are."""
+
+    stamp_ns: int
+    angular_velocity: np.ndarray  # (3,) radians a second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,5 +186,5 @@ class OdometryEstimate:
 
     @property
     def has_pose(self) -> bool:
-        """Whether the pose was measured from this very frame, not held."""
+        """Whether the pose was measured for this very frame, by camera or wheels, not held."""
         return self.status in (Status.TRACKING, Status.DEGRADED)

@@ -46,6 +46,7 @@ DOORS: dict[str, set[str]] = {
     'methods.reconstruction': {
         'errors', 'config', 'geometry', 'nets', 'losses', 'synthetic', 'training',
     },
+    'methods.textures': {'errors', 'config', 'nets', 'synthetic', 'training'},
     'frontend': {'errors', 'types', 'geometry', 'config', 'nets'},
     'odometry': {'errors', 'types', 'geometry', 'config', 'frontend'},
     'bags': {'errors', 'types', 'geometry'} | EVALUATION_NAMES,

@@ -90,7 +90,9 @@ class BagSource:
 
     def records(self) -> Iterator[Record]:
         """Stream the bag."""
-        options = StreamOptions(self._topics, self._camera, self._rectified, self._trust_depth)
+        options = StreamOptions(
+            self._topics, self._camera, self._rectified, self._trust_depth, self._axes_of
+        )
         yield from BagStream(self._bag, options, self._notes, self._selection.picker()).records()
         for note in self._bag.notes:
             self._notes.add(note)
@@ -161,6 +163,18 @@ class BagSource:
             for _, _, msg in self._bag.messages({self._topics.tf_static}):
                 tree.add_message(msg)
         return tree
+
+    def _axes_of(self, frame: str) -> np.ndarray:
+        """(3, 3) rotation from the axes of a frame into those of the base."""
+        base = self._tree.base_of(frame)
+        T_base_frame = None if base is None else self._tree.lookup(base, frame)
+        if T_base_frame is None:
+            self._notes.add(
+                f'/tf_static has no way from the base to {frame!r}: its axes are taken for those '
+                'of the base'
+            )
+            return np.eye(3)
+        return T_base_frame[:3, :3]
 
     def _body_to_camera(self, msg: Any) -> np.ndarray | None:
         """Where the camera sits on the body whose pose a ground truth message gives."""

@@ -6,7 +6,7 @@ stamp; what cannot be laid over the image is left out with a note, the image is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any
 
@@ -21,7 +21,7 @@ from kpvo_ros.bags.source import Notes, Record, SelectionPicker, make_frame
 from kpvo_ros.bags.topics import TopicChoice
 from kpvo_ros.errors import BagError
 from kpvo_ros.geometry.camera import Camera
-from kpvo_ros.types import BadFrame, WheelOdometry
+from kpvo_ros.types import BadFrame, Gyro, WheelOdometry
 
 DEPTH_TOLERANCE_NS = 20_000_000
 
@@ -35,12 +35,14 @@ class StreamOptions:
         camera: intrinsics of images before the first camera_info.
         rectified: the images are rectified already.
         trust_depth: lay depth over the image although its frame has another name.
+        axes_of: (3, 3) rotation from the axes of a frame, by its name, into those of the base.
     """
 
     topics: TopicChoice
     camera: Camera
     rectified: bool
     trust_depth: bool
+    axes_of: Callable[[str], np.ndarray]
 
 
 class BagStream:
@@ -67,7 +69,8 @@ class BagStream:
     def records(self) -> Iterator[Record]:
         """Read from the first to the last message."""
         topics = self._options.topics
-        wanted = {topics.image, topics.camera_info, topics.depth, topics.odometry} - {None}
+        wanted = {topics.image, topics.camera_info, topics.depth, topics.odometry, topics.imu}
+        wanted.discard(None)
         for raw in self._bag.raw_messages({str(topic) for topic in wanted}):
             self._take(raw)
             for pending, depth in self._joiner.ready(raw.recorded_ns):
@@ -90,6 +93,8 @@ class BagStream:
             self._joiner.add_depth(stamp_ns, raw.recorded_ns, msg)
         elif raw.topic == topics.odometry:
             self._take_wheels(stamp_ns, raw, msg)
+        elif raw.topic == topics.imu:
+            self._take_gyro(stamp_ns, raw, msg)
         elif self._picker.take_image(stamp_ns):
             image = _Image(stamp_ns, msg, self._camera)
             self._joiner.add(
@@ -123,6 +128,17 @@ class BagStream:
             self._notes.add(f'wheel odometry left out: {error}')
             return
         self._joiner.add(stamp_ns, raw.recorded_ns, wheels, wants_depth=False)
+
+    def _take_gyro(self, stamp_ns: int, raw: RawMessage, msg: Any) -> None:
+        if not self._picker.in_window(stamp_ns):
+            return
+        rate = np.array([getattr(msg.angular_velocity, axis) for axis in 'xyz'], np.float64)
+        if not np.isfinite(rate).all():
+            self._notes.add('gyro left out: it shows NaN')
+            return
+        R_base_imu = self._options.axes_of(clean_frame(msg.header.frame_id))
+        gyro = Gyro(stamp_ns, R_base_imu @ rate)
+        self._joiner.add(stamp_ns, raw.recorded_ns, gyro, wants_depth=False)
 
     def _stamp_of(self, msg: Any, raw: RawMessage) -> int:
         stamp_ns = stamp_ns_of(msg.header)

@@ -1,8 +1,9 @@
 """Any `Source` to a rosbag2 that this package, and `ros2 bag play`, read back.
 
 Topics: /camera/image_raw (or image_raw/compressed), /camera/camera_info, /camera/depth (or
-depth/compressedDepth), /wheel_odometry, /ground_truth (nav_msgs/Odometry: pose of the optical
-frame in `world`) and /tf_static (base_link to the optical frame).
+depth/compressedDepth), /wheel_odometry, /imu (only the gyro, in axes of base_link), /ground_truth
+(nav_msgs/Odometry: pose of the optical frame in `world`) and /tf_static (base_link to the optical
+frame).
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from pathlib import Path
 from kpvo_ros.bags.source import OPTICAL_FRAME, Record, Source
 from kpvo_ros.bags.writer import BagWriter
 from kpvo_ros.errors import BagError
-from kpvo_ros.types import BadFrame, Frame, WheelOdometry
+from kpvo_ros.types import BadFrame, Frame, Gyro, WheelOdometry
 
 IMAGE_TOPIC = '/camera/image_raw'
 CAMERA_INFO_TOPIC = '/camera/camera_info'
 DEPTH_TOPIC = '/camera/depth'
 WHEEL_TOPIC = '/wheel_odometry'
+IMU_TOPIC = '/imu'
 GROUND_TRUTH_TOPIC = '/ground_truth'
 WORLD_FRAME = 'world'
 BASE_FRAME = 'base_link'
@@ -89,7 +91,7 @@ class _Conversion:
         self._compressed = compressed
         self._truth = source.ground_truth()
         self._truth_written = 0
-        self._counts: dict[type, int] = {Frame: 0, BadFrame: 0, WheelOdometry: 0}
+        self._counts: dict[type, int] = {Frame: 0, BadFrame: 0, WheelOdometry: 0, Gyro: 0}
         self._frame_id = OPTICAL_FRAME
         self.last_reason = 'the source is empty'
 
@@ -114,6 +116,9 @@ class _Conversion:
             self._writer.write_odometry(
                 WHEEL_TOPIC, record.stamp_ns, record.T_odom_base, ODOM_FRAME, BASE_FRAME
             )
+        elif isinstance(record, Gyro):
+            rate = record.angular_velocity
+            self._writer.write_gyro(IMU_TOPIC, record.stamp_ns, rate, BASE_FRAME)
         else:
             if self._counts[Frame] == 1:
                 self._begin(record)

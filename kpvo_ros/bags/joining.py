@@ -64,7 +64,8 @@ class DepthJoiner(Generic[T, D]):
             yield self._pop()
 
     def _is_ready(self, item: _Item[T], now_ns: int) -> bool:
-        if not item.wants_depth or len(self._queue) > _MAX_WAITING:
+        waiting = sum(one.wants_depth for one in self._queue)
+        if not item.wants_depth or waiting > _MAX_WAITING:
             return True
         if now_ns - item.recorded_ns > _PATIENCE_NS:
             return True

@@ -103,6 +103,20 @@ class MessageFactory:
             ),
         )
 
+    def gyro(self, stamp_ns: int, frame_id: str, angular_velocity: np.ndarray) -> Any:
+        """sensor_msgs/Imu with a gyro alone, whose covariance is not known."""
+        absent = np.array([-1.0] + [0.0] * 8)
+        return self.make(
+            'sensor_msgs/msg/Imu',
+            header=self._header(stamp_ns, frame_id),
+            orientation=self._quaternion(np.eye(4)),
+            orientation_covariance=absent,
+            angular_velocity=self._vector('Vector3', angular_velocity),
+            angular_velocity_covariance=np.zeros(9),
+            linear_acceleration=self._vector('Vector3', np.zeros(3)),
+            linear_acceleration_covariance=absent,
+        )
+
     def transforms(self, stamp_ns: int, transforms: Sequence[tuple[str, str, np.ndarray]]) -> Any:
         """tf2_msgs/TFMessage of (parent, child, T_parent_child)."""
         stamped = [

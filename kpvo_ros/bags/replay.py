@@ -25,7 +25,7 @@ from kpvo_ros.config.schema import to_nested
 from kpvo_ros.errors import BagError
 from kpvo_ros.odometry.extrinsics import extrinsics_from
 from kpvo_ros.odometry.pipeline import STAGES, Odometry
-from kpvo_ros.types import BadFrame, Frame, OdometryEstimate, Status, WheelOdometry
+from kpvo_ros.types import BadFrame, Frame, Gyro, OdometryEstimate, Status, WheelOdometry
 
 Observer = Callable[[Frame, OdometryEstimate], None]
 Progress = Callable[[int, 'int | None'], None]
@@ -156,6 +156,9 @@ class _Run:
         """Hand one record to the odometry and write down the answer."""
         if isinstance(record, WheelOdometry):
             self._odometry.offer_wheel(record)
+            return
+        if isinstance(record, Gyro):
+            self._odometry.offer_gyro(record)
             return
         if self._is_repeated(record):
             record = BadFrame(record.stamp_ns, 'stamp is not newer than the one before: left out')

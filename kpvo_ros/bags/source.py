@@ -17,9 +17,9 @@ import numpy as np
 
 from kpvo_ros.errors import BagError
 from kpvo_ros.geometry.camera import Camera
-from kpvo_ros.types import BadFrame, Frame, Trajectory, WheelOdometry
+from kpvo_ros.types import BadFrame, Frame, Gyro, Trajectory, WheelOdometry
 
-Record: TypeAlias = 'Frame | BadFrame | WheelOdometry'
+Record: TypeAlias = 'Frame | BadFrame | WheelOdometry | Gyro'
 OPTICAL_FRAME = 'camera_optical_frame'
 _log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ def open_source(
     depth_topic: str | None = None,
     odometry_topic: str | None = None,
     ground_truth_topic: str | None = None,
+    imu_topic: str | None = None,
     intrinsics: str | Path | None = None,
     stride: int = 1,
     start_s: float = 0.0,
@@ -39,6 +40,7 @@ def open_source(
         camera_info_topic: topic with the intrinsics of `image_topic`.
         depth_topic: topic with depth aligned to `image_topic`.
         odometry_topic: nav_msgs/Odometry of the wheels.
+        imu_topic: sensor_msgs/Imu whose gyro is read.
         ground_truth_topic: nav_msgs/Odometry or geometry_msgs/PoseStamped with the truth.
         intrinsics: YAML file that takes precedence over recorded intrinsics.
         stride: take every n-th image.
@@ -64,9 +66,8 @@ def open_source(
         from kpvo_ros.bags.bag_source import BagSource
         from kpvo_ros.bags.topics import TopicChoice
 
-        topics = TopicChoice(
-            image_topic, camera_info_topic, depth_topic, odometry_topic, ground_truth_topic
-        )
+        named = image_topic, camera_info_topic, depth_topic, odometry_topic, ground_truth_topic
+        topics = TopicChoice(*named, imu=imu_topic)
         return BagSource(path, topics, yaml_path, selection, rectified)
     raise BagError(
         f'{str(path)!r} is neither a bag (.mcap, .db3, .bag, folder with metadata.yaml), a folder '

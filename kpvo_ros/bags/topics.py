@@ -1,4 +1,4 @@
-"""Which topics of a bag are the camera, its intrinsics, depth, odometry and truth.
+"""Which topics of a bag are the camera, its intrinsics, depth, odometry, gyro and truth.
 
 Whatever the user names is taken; the rest is guessed from types and names, and every guess that
 had a choice is reported.
@@ -18,6 +18,7 @@ IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 ODOMETRY = 'nav_msgs/msg/Odometry'
+IMU = 'sensor_msgs/msg/Imu'
 POSE_STAMPED = 'geometry_msgs/msg/PoseStamped'
 POSE_WITH_COVARIANCE = 'geometry_msgs/msg/PoseWithCovarianceStamped'
 TF_MESSAGES = frozenset({'tf2_msgs/msg/TFMessage', 'tf/msg/tfMessage'})
@@ -30,6 +31,7 @@ _NOT_COLOUR = re.compile(r'infra|/ir\b|/ir/|mask|segment|debug|right|cam1|theora
 _COLOUR = re.compile(r'colou?r|rgb|left|cam0', re.IGNORECASE)
 _TRUTH = re.compile(r'ground_?truth|(^|[/_])gt($|[/_])', re.IGNORECASE)
 _NOT_WHEELS = re.compile(r'visual|vio\b|vo\b|/vo/|lidar|laser|slam|kpvo|filtered', re.IGNORECASE)
+_NOT_GYRO = re.compile(r'accel|mag(?!ic)|filtered', re.IGNORECASE)
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,7 @@ class TopicChoice:
     odometry: str | None = None
     ground_truth: str | None = None
     tf_static: str | None = None
+    imu: str | None = None
 
 
 def topics_by_kind(topics: Mapping[str, TopicInfo]) -> dict[str, list[str]]:
@@ -52,7 +55,7 @@ def topics_by_kind(topics: Mapping[str, TopicInfo]) -> dict[str, list[str]]:
         topics: topics of a bag.
 
     Returns:
-        Lists of names for image, camera_info, depth, odometry, ground_truth and tf_static.
+        Lists of names for image, camera_info, depth, odometry, imu, ground_truth and tf_static.
     """
     images = [n for n, info in topics.items() if info.msgtype in _IMAGES]
     depth = [n for n in images if _DEPTH.search(n)]
@@ -64,6 +67,7 @@ def topics_by_kind(topics: Mapping[str, TopicInfo]) -> dict[str, list[str]]:
         'camera_info': [n for n, info in topics.items() if info.msgtype == CAMERA_INFO],
         'depth': _ranked(depth, topics, _depth_rank),
         'odometry': _ranked(wheels, topics, lambda n: 0 if 'wheel' in n.lower() else 1),
+        'imu': _ranked([n for n, i in topics.items() if i.msgtype == IMU], topics, _imu_rank),
         'ground_truth': truth,
         'tf_static': [
             n
@@ -102,6 +106,7 @@ def choose_topics(
             'ground_truth', choice.ground_truth, kinds['ground_truth'], topics, _POSES, notes
         ),
         tf_static=next(iter(kinds['tf_static']), None),
+        imu=_pick('imu', choice.imu, kinds['imu'], topics, {IMU}, notes),
     )
     for note in notes:
         _log.info('%s', note)
@@ -176,6 +181,10 @@ def _image_rank(name: str) -> int:
     if _NOT_COLOUR.search(name):
         return 2
     return 0 if _COLOUR.search(name) else 1
+
+
+def _imu_rank(name: str) -> int:
+    return 1 if _NOT_GYRO.search(name) else 0
 
 
 def _depth_rank(name: str) -> int:

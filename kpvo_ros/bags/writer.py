@@ -125,6 +125,13 @@ class BagWriter:
         msg = self._messages.odometry(stamp_ns, frame_id, child_frame_id, T_parent_child)
         self._write_stamped(topic, stamp_ns, msg)
 
+    def write_gyro(
+        self, topic: str, stamp_ns: int, angular_velocity: np.ndarray, frame_id: str
+    ) -> None:
+        """Write a rate of turn (3,) rad/s in axes of `frame_id` as sensor_msgs/Imu."""
+        msg = self._messages.gyro(stamp_ns, frame_id, angular_velocity)
+        self._write_stamped(topic, stamp_ns, msg)
+
     def write_static_transforms(
         self, stamp_ns: int, transforms: Sequence[tuple[str, str, np.ndarray]]
     ) -> None:

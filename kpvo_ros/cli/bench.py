@@ -3,7 +3,8 @@
 A bench is a module with `measure(options) -> Measurement`, registered in `BENCHES`. One with parts
 that can be measured alone has `part_names() -> tuple[str, ...]` as well. One that shall run in
 worlds nobody has seen has `FRESH_SEED = True`: it gets a new seed when the user names none. One
-that compares extractors of the user's choice has `TAKES_EXTRACTORS = True`.
+that compares extractors of the user's choice has `TAKES_EXTRACTORS = True`, one that runs with
+parameters of the user's choice `TAKES_PARAMETERS = True`.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class BenchOptions:
         only: parts to measure, all when empty.
         seed_is_drawn: nobody asked for this seed.
         extractors: ways to extract keypoints, the bench's own choice when empty.
+        words: parameters `key=value` that replace those of the bench.
     """
 
     data_dir: Path | None
@@ -51,6 +53,7 @@ class BenchOptions:
     only: tuple[str, ...] = ()
     seed_is_drawn: bool = False
     extractors: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +115,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='bench features: orb, akaze, sift, rootsift, kpvo, or a path of weights '
         '(default: all that have a name)',
     )
+    parser.add_argument(
+        '--with',
+        dest='words',
+        default='',
+        metavar='KEY=VALUE[,KEY=VALUE]',
+        help='bench odometry: parameters of every case, beside its own; other parts do not run',
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
         only=_parts(args.only, args.name, bench),
         seed_is_drawn=args.seed is None and _wants_fresh_seed(bench),
         extractors=_extractors(args.extractors, args.name, bench),
+        words=_words(args.words, args.name, bench),
     )
     measurement = bench.measure(options)
     for table in measurement.tables:
@@ -190,6 +201,28 @@ def _extractors(text: str, name: str, bench: ModuleType) -> tuple[str, ...]:
     if wanted and not getattr(bench, 'TAKES_EXTRACTORS', False):
         raise CommandError(f'bench {name} takes no extractors: leave --extractors out')
     return wanted
+
+
+def _words(text: str, name: str, bench: ModuleType) -> tuple[str, ...]:
+    """Parameters between commas; what has no `=` is more of a value that has commas itself.
+
+    Raises:
+        CommandError: the bench takes none.
+        ConfigError: there is no such parameter, or it cannot be that.
+    """
+    from kpvo_ros.config.runtime import VoConfig
+    from kpvo_ros.config.schema import with_words
+
+    words: list[str] = []
+    for piece in filter(None, text.split(',')):
+        if '=' in piece or not words:
+            words.append(piece)
+        else:
+            words[-1] += f',{piece}'
+    if words and not getattr(bench, 'TAKES_PARAMETERS', False):
+        raise CommandError(f'bench {name} takes no parameters: leave --with out')
+    with_words(VoConfig(), [word for word in words if '{' not in word])
+    return tuple(words)
 
 
 def _require_writable(path: Path) -> None:

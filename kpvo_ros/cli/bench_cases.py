@@ -69,8 +69,9 @@ def measure_cases(
     Returns:
         Tables, and the numbers of each case by its name.
     """
+    variant = f', with {" ".join(options.words)}' if options.words else ''
     numbers: dict[str, dict[str, Any]] = {}
-    for case in cases:
+    for case in (_with(options.words, case) for case in cases):
         try:
             numbers[case.name] = _run(case, options, worlds)
         except KpvoError as error:
@@ -78,14 +79,21 @@ def measure_cases(
             numbers[case.name] = {'floors': floors, 'verdict': f'failed: {error}'}
     stages = {name: _medians(case.get('summary')) for name, case in numbers.items()}
     tables = [
-        number_table('how completely', 'sequence', _COMPLETENESS, numbers),
-        number_table('how exactly', 'sequence', _ACCURACY, numbers),
-        number_table('median milliseconds per stage', 'sequence', _STAGES, stages),
+        number_table(f'how completely{variant}', 'sequence', _COMPLETENESS, numbers),
+        number_table(f'how exactly{variant}', 'sequence', _ACCURACY, numbers),
+        number_table(f'median milliseconds per stage{variant}', 'sequence', _STAGES, stages),
     ]
     return tables, numbers
 
 
 # ------------------------------------------------------------------------------------ private
+
+
+def _with(words: tuple[str, ...], case: Case) -> Case:
+    """A case whose parameters give way to `words`."""
+    named = {word.partition('=')[0] for word in words}
+    own = tuple(word for word in case.words if word.partition('=')[0] not in named)
+    return dataclasses.replace(case, words=(*own, *words))
 
 
 def _run(case: Case, options: BenchOptions, worlds: Worlds) -> dict[str, Any]:
@@ -124,6 +132,7 @@ def _numbers(
     trajectory = read_trajectory(run_dir / TRAJECTORY_FILE) if summary.poses else None
     total = summary.stage_ms['total']
     numbers: dict[str, Any] = {
+        'words': list(case.words),
         **dataclasses.asdict(continuity(answers, trajectory, summary.bad_frames)),
         'step_ms_median': total['median'],
         'step_ms_p95': total['p95'],

@@ -8,6 +8,7 @@ column shows them with a ratio test of 0.9 as well. The parts:
 * style: what is left of the matching in another light or weather
 * time: milliseconds of an image
 * place: the right place named first by the image descriptor
+* recovery: the pose of a lost camera among remembered keyframes, from one image
 
 Answers are written to the work folder before they are scored, see `bench_features_predictions`.
 """
@@ -24,6 +25,7 @@ from kpvo_ros.cli.bench_features_homography import measure_homography
 from kpvo_ros.cli.bench_features_place import measure_place
 from kpvo_ros.cli.bench_features_pose import measure_pose
 from kpvo_ros.cli.bench_features_predictions import Predictor
+from kpvo_ros.cli.bench_features_recovery import measure_recovery
 from kpvo_ros.cli.bench_features_style import measure_style
 from kpvo_ros.cli.bench_features_time import measure_time
 from kpvo_ros.cli.bench_features_ways import BUDGET, Ways, load_ways
@@ -38,6 +40,7 @@ PARTS: dict[str, _Part] = {
     'style': measure_style,
     'time': measure_time,
     'place': measure_place,
+    'recovery': measure_recovery,
 }
 # What a learned way must reach against its peers in the same run.
 FLOORS = (
@@ -45,6 +48,8 @@ FLOORS = (
     Floor('within_1px_percent_above_sift', at_least=0.0),
     Floor('cpu_over_sift', at_most=1.0 / 3.0),
     Floor('kept_percent_above_sift', at_least=0.0),
+    Floor('recovered_percent_above_sift', at_least=0.0),
+    Floor('wrong_recall_percent', at_most=1.0),
 )
 
 
@@ -114,10 +119,18 @@ def _against_peers(name: str, numbers: dict[str, Any]) -> dict[str, float]:
         found: dict[str, Any] = numbers.get(part, {}).get('ways', {}).get(way, {})
         return found
 
-    for part, number in (('pose', 'auc10_above_rootsift'), ('time', 'cpu_over_sift')):
+    for part, number in (
+        ('pose', 'auc10_above_rootsift'),
+        ('time', 'cpu_over_sift'),
+        ('recovery', 'wrong_recall_percent'),
+    ):
         if number in of(part, name):
             measured[number] = of(part, name)[number]
-    for part, number in (('homography', 'within_1px_percent'), ('style', 'kept_percent')):
+    for part, number in (
+        ('homography', 'within_1px_percent'),
+        ('style', 'kept_percent'),
+        ('recovery', 'recovered_percent'),
+    ):
         if number in of(part, name) and number in of(part, 'sift'):
             measured[f'{number}_above_sift'] = of(part, name)[number] - of(part, 'sift')[number]
     return measured

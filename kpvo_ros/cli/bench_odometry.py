@@ -9,7 +9,8 @@ The parts, in order, and what each asks for:
 * live: drops and latency of the real node (`bench_live`)
 
 The seed is drawn anew for every run unless one is named, so the rendered worlds are not those the
-odometry was developed in.
+odometry was developed in. Variants are compared in the same ones: `--seed N --with key=value`
+adds parameters to every case, and only the cases run.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from kpvo_ros.cli.bench_determinism import measure_determinism
 from kpvo_ros.cli.bench_live import measure_live
 from kpvo_ros.cli.bench_speed import measure_speed
 from kpvo_ros.cli.bench_worlds import Worlds
-from kpvo_ros.errors import KpvoError
+from kpvo_ros.errors import CommandError, KpvoError
 
 FRESH_SEED = True
+TAKES_PARAMETERS = True
 _Part = Callable[[BenchOptions, Worlds], tuple[list[Table], dict[str, Any]]]
 PARTS: dict[str, _Part] = {
     'cases': lambda options, worlds: measure_cases(_wanted_cases(options), options, worlds),
@@ -46,11 +48,20 @@ def part_names() -> tuple[str, ...]:
 
 
 def measure(options: BenchOptions) -> Measurement:
-    """Run the parts that are wanted; one that fails does not end the others."""
+    """Run the parts that are wanted; one that fails does not end the others.
+
+    Raises:
+        CommandError: parameters are given to a part that has its own.
+    """
+    wanted = _wanted_parts(options)
     worlds = Worlds(options)
     tables: list[Table] = []
-    numbers: dict[str, Any] = {'seed': options.seed, 'wall_s': {}}
-    for name in _wanted_parts(options):
+    numbers: dict[str, Any] = {
+        'seed': options.seed,
+        'with': list(options.words),
+        'wall_s': {},
+    }
+    for name in wanted:
         start = time.perf_counter()
         try:
             made, numbers[name] = PARTS[name](options, worlds)
@@ -72,7 +83,12 @@ def measure(options: BenchOptions) -> Measurement:
 def _wanted_parts(options: BenchOptions) -> list[str]:
     """All parts, or those named; the name of a case stands for the part of the cases."""
     single = {'cases'} if set(options.only) - set(PARTS) else set()
-    return [name for name in PARTS if not options.only or name in {*options.only, *single}]
+    if not options.words:
+        return [name for name in PARTS if not options.only or name in {*options.only, *single}]
+    others = [name for name in options.only if name in PARTS and name != 'cases']
+    if others:
+        raise CommandError(f'--with is for the cases: leave --only {",".join(others)} out')
+    return ['cases']
 
 
 def _wanted_cases(options: BenchOptions) -> list[Case]:

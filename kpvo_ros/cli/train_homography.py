@@ -86,14 +86,19 @@ def _held_out_crops(images: list[np.ndarray]) -> Tensor:
 def _objects(config: HomographyConfig, inputs: Inputs) -> ObjectBank:
     import numpy as np
 
+    from kpvo_ros.synthetic.coverings import load_textures
     from kpvo_ros.synthetic.object_bank import BankSize, ObjectBank, render_bank
+
+    folder = Path(config.textures) if config.textures else None
 
     def make(progress: Callable[[int, int], None]) -> ObjectBank:
         size = BankSize(objects=config.bank_objects)
         rng = np.random.default_rng(_BANK_SEED)
-        return render_bank(rng, size, device=inputs.device, progress=progress)
+        made = None if folder is None else load_textures(folder)
+        return render_bank(rng, size, textures=made, device=inputs.device, progress=progress)
 
-    path = inputs.bank / f'objects_{config.bank_objects}.safetensors'
+    cover = '' if folder is None else f'_{folder.resolve().name}'
+    path = inputs.bank / f'objects_{config.bank_objects}{cover}.safetensors'
     return _kept(path, ObjectBank, make, 'things', inputs).to(inputs.device)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from kpvo_ros.errors import NetworkError
 from kpvo_ros.nets.layers import Conv2d, Linear, Stage, StandardConv2d, upsampled
 
 FEATURE_STRIDE = 4  # pixels of the picture from one cell of the features to the next
+_FAINT = 0.1  # the first pictures are nearly grey, which no noise has to be unlearned from
 _MULTIPLE = 8  # of both sides of the features inside the network
 
 
@@ -71,6 +73,9 @@ class Decoder(nn.Module):
         self.to_half = StandardConv2d(widths[0], half, 1, generator=generator)
         self.draw = StandardConv2d(half, half, generator=generator)
         self.last = Conv2d(half, 4, generator=generator)
+        if not self.last.weight.is_meta:
+            with torch.no_grad():
+                self.last.weight.mul_(_FAINT)
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
         """Draw pictures.
@@ -81,7 +86,7 @@ class Decoder(nn.Module):
             style: (B, G) image descriptors.
 
         Returns:
-            (B, 1, 4 h, 4 w) float32 grey 0..1.
+            (B, 1, 4 h, 4 w) float32 grey, meant to be 0..1 but not cut off there.
 
         Raises:
             NetworkError: the features or the styles have another number of channels.
@@ -93,6 +98,8 @@ class Decoder(nn.Module):
                 f'got {tuple(features.shape)} and {tuple(style.shape)}'
             )
         rows, columns = features.shape[-2:]
+        # A descriptor of unit length has small entries; the first layer expects some about one.
+        features = features * math.sqrt(self.config.descriptor_size)
         features = F.pad(features, (0, -columns % _MULTIPLE, 0, -rows % _MULTIPLE))
         x = F.relu_(self.stem(features.contiguous(memory_format=torch.channels_last)))
         kept = []
@@ -101,8 +108,9 @@ class Decoder(nn.Module):
             x = stage(x)
         for rise in self.up:
             x = rise(x, kept.pop(), style)
-        x = F.relu_(self.draw(upsampled(F.relu_(self.to_half(x)))))
-        picture = F.pixel_shuffle(self.last(x).float(), 2).sigmoid()
+        x = _bent(self.draw(upsampled(_bent(self.to_half(x)))))
+        # Not squeezed into 0..1: where that saturates, nothing is learned any more.
+        picture = 0.5 + F.pixel_shuffle(self.last(x).float(), 2)
         return picture[..., : FEATURE_STRIDE * rows, : FEATURE_STRIDE * columns]
 
 
@@ -126,6 +134,11 @@ class Rise(nn.Module):
 
     def forward(self, below: Tensor, here: Tensor, style: Tensor) -> Tensor:
         """(B, I, h, w), (B, O, 2 h, 2 w), (B, G) -> (B, O, 2 h, 2 w)."""
-        x = self.conv(F.relu_(upsampled(self.lateral(below)).add_(here)))
+        x = self.conv(_bent(upsampled(self.lateral(below)).add_(here)))
         scale, shift = self.style(style.to(x.dtype))[:, :, None, None].chunk(2, dim=1)
-        return F.relu_(x * (1.0 + scale) + shift)
+        return _bent(x * (1.0 + scale) + shift)
+
+
+def _bent(x: Tensor) -> Tensor:
+    """Leaky, as few channels draw the picture: dead ones would leave it grey for good."""
+    return F.leaky_relu_(x, 0.1)

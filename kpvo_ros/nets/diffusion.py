@@ -22,7 +22,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 
 from kpvo_ros.errors import NetworkError
 from kpvo_ros.nets.checkpoint import fill, load_weights, read_config
-from kpvo_ros.nets.layers import Conv2d, Linear
+from kpvo_ros.nets.layers import Conv2d, Linear, StandardConv2d
 
 KIND = 'diffusion'  # in weights files
 STRIDE = 8  # both sides of a picture are multiples of it
@@ -30,7 +30,6 @@ STRIDE = 8  # both sides of a picture are multiples of it
 SPREAD = 0.5  # standard deviation of pictures in -1..1
 _FREQUENCIES = 12  # in which a time is written
 _HIGHEST = 6.0  # the finest of them, in octaves over the slowest
-_GROUP = 16  # channels that are normalised together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +37,7 @@ class DiffusionConfig:
     """Sizes of a `DiffusionNet`.
 
     Attributes:
-        widths: channels at 1/2, 1/4 and 1/8 of the size, multiples of 16.
+        widths: channels at 1/2, 1/4 and 1/8 of the size.
         depths: residual blocks there, on the way down and in the middle.
         context: channels of what all blocks are told: time and condition.
         condition: numbers that say what a picture shall be like.
@@ -84,7 +83,6 @@ class DiffusionNet(nn.Module):
         self.deep = _blocks(high, high, config.depths[2], config.context, generator)
         self.up2 = _blocks(high + middle, middle, 1, config.context, generator)
         self.up1 = _blocks(middle + low, low, 1, config.context, generator)
-        self.norm = nn.GroupNorm(low // _GROUP, low)
         self.last = _silenced(Conv2d(low, 12, generator=generator))
         self.register_buffer('examples', torch.zeros(config.examples, config.condition))
 
@@ -111,7 +109,7 @@ class DiffusionNet(nn.Module):
         x = _run(self.deep, self.halve2(quarter), context)
         x = _run(self.up2, torch.cat([_doubled(x), quarter], dim=1), context)
         x = _run(self.up1, torch.cat([_doubled(x), half], dim=1), context)
-        learned = F.pixel_shuffle(self.last(F.silu(self.norm(x))), 2).float()
+        learned = F.pixel_shuffle(self.last(x), 2).float()
         linear = (share - (1.0 - share) * SPREAD**2) / scale.square() * noisy
         return linear + SPREAD / scale * learned
 
@@ -169,7 +167,7 @@ class Context(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block whose normalised channels are scaled and shifted by the context.
+    """Residual block whose inner channels are scaled and shifted by the context.
 
     Args:
         inputs: channels in.
@@ -182,10 +180,8 @@ class Block(nn.Module):
         self, inputs: int, outputs: int, context: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(inputs // _GROUP, inputs)
-        self.conv1 = Conv2d(inputs, outputs, generator=generator)
+        self.conv1 = StandardConv2d(inputs, outputs, generator=generator)
         self.film = _silenced(Linear(context, 2 * outputs, generator=generator))
-        self.norm2 = nn.GroupNorm(outputs // _GROUP, outputs)
         self.conv2 = _silenced(Conv2d(outputs, outputs, generator=generator))
         self.skip: nn.Module = nn.Identity()
         if inputs != outputs:
@@ -194,8 +190,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, I, H, W), (B, D) -> (B, O, H, W)."""
         scale, shift = self.film(context)[:, :, None, None].chunk(2, dim=1)
-        inside = self.conv1(F.silu(self.norm1(x)))
-        inside = F.silu(self.norm2(inside) * (1 + scale) + shift)
+        inside = F.relu(self.conv1(x)) * (1 + scale) + shift
         return self.skip(x) + self.conv2(inside)
 
 
@@ -211,10 +206,6 @@ def load_diffusion_net(path: Path | str, sha256: str | None = None) -> Diffusion
     """
     state, words = load_weights(path, kind=KIND, sha256=sha256)
     config = read_config(words, DiffusionConfig())
-    if any(width % _GROUP for width in config.widths):
-        raise NetworkError(
-            f'the weights {path} have widths {config.widths}, which are not multiples of {_GROUP}'
-        )
     with torch.device('meta'):  # nothing is drawn, and nothing allocated before it is checked
         network = DiffusionNet(config)
     fill(network, state)

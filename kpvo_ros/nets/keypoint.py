@@ -28,8 +28,8 @@ from kpvo_ros.nets.layers import (
     Exact,
     GeneralizedMean,
     Linear,
+    NormedConv2d,
     Stage,
-    StandardConv2d,
     fuse,
     upsampled,
 )
@@ -159,7 +159,7 @@ def load_keypoint_net(path: Path | str, sha256: str | None = None) -> KeypointNe
     with torch.device('meta'):  # nothing is drawn, and nothing allocated before it is checked
         network = KeypointNet(config)
     fill(network, state)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 class Trunk(nn.Module):
@@ -171,16 +171,16 @@ class Trunk(nn.Module):
         # Six wide, so that an output is centred between the two pixels it replaces.
         self.stem = Conv2d(1, widths[0], 6, 2, generator=generator)
         self.fine = nn.ModuleList(
-            StandardConv2d(widths[0], widths[0], generator=generator) for _ in range(depths[0])
+            NormedConv2d(widths[0], widths[0], generator=generator) for _ in range(depths[0])
         )
         self.stages = nn.ModuleList(
-            Stage(before, after, depth, generator=generator)
+            Stage(before, after, depth, conv=NormedConv2d, generator=generator)
             for before, after, depth in zip(widths[:-1], widths[1:], depths[1:], strict=True)
         )
         self.lateral = nn.ModuleList(
-            StandardConv2d(width, widths[2], 1, generator=generator) for width in widths[2:]
+            NormedConv2d(width, widths[2], 1, generator=generator) for width in widths[2:]
         )
-        self.merge = StandardConv2d(widths[2], widths[2], generator=generator)
+        self.merge = NormedConv2d(widths[2], widths[2], generator=generator)
 
     def forward(self, gray: Tensor) -> TrunkMaps:
         """(B, 1, H, W) normalised, sides multiples of 32."""
@@ -203,7 +203,7 @@ class DescriptorHead(nn.Module):
     def __init__(self, config: KeypointNetConfig, generator: torch.Generator | None) -> None:
         super().__init__()
         width = config.widths[2]
-        self.conv = StandardConv2d(width, width, generator=generator)
+        self.conv = NormedConv2d(width, width, generator=generator)
         self.last = Conv2d(width, config.descriptor_size, 1, generator=generator)
 
     def forward(self, features: TrunkMaps) -> Tensor:
@@ -218,10 +218,10 @@ class ScoreHead(nn.Module):
     def __init__(self, config: KeypointNetConfig, generator: torch.Generator | None) -> None:
         super().__init__()
         width = config.widths[0]
-        self.from_eighth = StandardConv2d(config.widths[2], width, 1, generator=generator)
-        self.from_quarter = StandardConv2d(config.widths[1], width, 1, generator=generator)
-        self.mix_quarter = StandardConv2d(width, width, generator=generator)
-        self.mix_half = StandardConv2d(width, width, generator=generator)
+        self.from_eighth = NormedConv2d(config.widths[2], width, 1, generator=generator)
+        self.from_quarter = NormedConv2d(config.widths[1], width, 1, generator=generator)
+        self.mix_quarter = NormedConv2d(width, width, generator=generator)
+        self.mix_half = NormedConv2d(width, width, generator=generator)
         self.last: nn.Module = Conv2d(width, 4, generator=generator)
         assert isinstance(self.last.bias, Tensor)
         nn.init.constant_(self.last.bias, _RARE)

@@ -22,6 +22,7 @@ from kpvo_ros.odometry.local_map import NO_SIGHTS, LocalMap, Sights
 from kpvo_ros.odometry.mapper import Mapper
 from kpvo_ros.odometry.motion import MotionState
 from kpvo_ros.odometry.places import Places, Recognised, unit_ratio
+from kpvo_ros.odometry.prediction import Prediction
 from kpvo_ros.odometry.published import Published
 from kpvo_ros.odometry.scale import load_scale
 from kpvo_ros.odometry.stopwatch import Stopwatch
@@ -29,6 +30,7 @@ from kpvo_ros.odometry.tracking import WIDE, Guess, Tracker
 from kpvo_ros.odometry.waiting import Waiting
 from kpvo_ros.types import Features, Frame
 
+SPARE = np.diag([0.05**2] * 3 + [0.02**2] * 3)  # freedom of a camera that the wheels have led
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +41,7 @@ class Mapping:
         config: all parameters.
         tracker: finds points and solves poses.
         extractor: of keypoints.
+        prediction: wheels and gyro.
         told: the pose the world knows; read only.
         tells_late: see `pipeline.Odometry`.
 
@@ -59,6 +62,7 @@ class Mapping:
         config: VoConfig,
         tracker: Tracker,
         extractor: Extractor,
+        prediction: Prediction,
         told: Published,
         tells_late: bool,
     ) -> None:
@@ -72,8 +76,9 @@ class Mapping:
         self._extraction = ThreadPoolExecutor(1, thread_name_prefix='extraction')
         self._places = Places(config)
         self._typical_depth = 1.0
-        self.motion = MotionState(told.T_odom_camera)
+        self.motion = MotionState(told.T_odom_camera, prediction)
         self.scale = load_scale(config.scale)
+        self.motion.in_metres = self.scale.is_metric
         self.waiting = Waiting()
         self.map_id = -1
         self._begun = 0  # maps
@@ -112,7 +117,7 @@ class Mapping:
             self._leave_all()
         self._places.discard_glances()
         self._is_adrift = self.map_id >= 0
-        self.motion.T_odom_camera = self._told.T_odom_camera
+        self.motion.place(self._told.T_odom_camera)
         self._mapper = Mapper(self._config, self._tracker, self.scale.needs_depth, self._leave)
         self.policy = KeyframePolicy(self._config.keyframes)
         self.has_map = False
@@ -139,10 +144,11 @@ class Mapping:
         return self._extracted[1]
 
     def guess(self, stamp_ns: int, sights: Sights, is_lost: bool) -> Guess:
-        """Constant velocity, with the freedom that a moving camera has within a frame."""
+        """Where the camera is expected, with the freedom that a moving one has within a frame."""
         T_odom_camera = self.motion.predict(stamp_ns)
         if is_lost:
-            return Guess(T_odom_camera, WIDE)
+            doubt = self.motion.doubt
+            return Guess(T_odom_camera, WIDE if doubt is None else doubt + SPARE)
         step = np.linalg.norm((T_odom_camera - self.motion.T_odom_camera)[:3, 3])
         sigma = np.array([step + 0.1 / self.map.typical_rho(sights.point)] * 3 + [0.3] * 3)
         return Guess(T_odom_camera, np.diag(sigma**2))
@@ -256,6 +262,7 @@ class Mapping:
                 done = self._work.result()
             watch.stage_ms.update(done.stage_ms)
             self._work = None
+        self.motion.in_metres = self.scale.is_metric
 
     def _take(self, frame: Frame, is_keyframe: bool) -> Stopwatch:
         self._camera = frame.camera

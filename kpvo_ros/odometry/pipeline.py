@@ -24,10 +24,12 @@ from kpvo_ros.frontend.extractor import load_extractor
 from kpvo_ros.frontend.mask import IgnoredRegion, allowed
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
+from kpvo_ros.odometry.doubt import doubt, far_fetched
 from kpvo_ros.odometry.estimate import EstimateBuilder
 from kpvo_ros.odometry.local_map import NO_SIGHTS, Sights
 from kpvo_ros.odometry.mapping import Mapping
 from kpvo_ros.odometry.places import features_of
+from kpvo_ros.odometry.prediction import Prediction
 from kpvo_ros.odometry.published import Published
 from kpvo_ros.odometry.scale import scale_memory
 from kpvo_ros.odometry.standstill import Rest
@@ -35,7 +37,7 @@ from kpvo_ros.odometry.starting import Progress, start
 from kpvo_ros.odometry.stopwatch import Stopwatch
 from kpvo_ros.odometry.tracking import Followed, Pose, Tracker
 from kpvo_ros.odometry.waiting import WaitingFrame
-from kpvo_ros.types import BadFrame, Frame, OdometryEstimate, Status, WheelOdometry
+from kpvo_ros.types import BadFrame, Frame, Gyro, OdometryEstimate, Status, WheelOdometry
 
 # Of `stage_ms`. The last three are those of the frame before, worked on after its answer; `wait`
 # is how long this frame had to wait for them.
@@ -84,6 +86,7 @@ class Odometry:
         self._region = IgnoredRegion(config.frontend)
         self._builder = EstimateBuilder(T_base_camera, scale_memory(config.scale))
         self._tracker = Tracker(config.tracking, config.seed)
+        self._prediction = Prediction(config.prediction, T_base_camera)
         self._begin(np.eye(4))
 
     def close(self) -> None:
@@ -101,10 +104,9 @@ class Odometry:
 
     def _begin(self, T_odom_base: np.ndarray) -> None:
         speed = self._config.tracking.correction_m_s, self._config.tracking.correction_rad_s
-        self._told = Published(T_odom_base @ self._T_base_camera, *speed)  # what the world knows
-        self._mapping = Mapping(
-            self._config, self._tracker, self._extractor, self._told, self._tells_late
-        )
+        self._told = Published(T_odom_base @ self._T_base_camera, *speed, self._prediction)
+        tools = self._tracker, self._extractor, self._prediction
+        self._mapping = Mapping(self._config, *tools, self._told, self._tells_late)
         self._builder.restart()
         self._late: list[OdometryEstimate] = []
         self._last_stamp_ns: int | None = None
@@ -112,6 +114,7 @@ class Odometry:
         self._gray: np.ndarray | None = None  # last image that could be used and showed a motion
         self._rest = Rest()
         self._inliers = 0
+        self._is_blind = False  # the last image gave no pose, though there has been a map
         self._lost_since_ns: int | None = None
         self._due: tuple[Frame, bool] | None = None  # located frame that the map has to take
         self._status, self._reason = Status.STARTING, 'waiting for the first image'
@@ -163,9 +166,14 @@ class Odometry:
         return late
 
     def offer_wheel(self, wheel: WheelOdometry) -> None:
-        """Tell the odometry what the wheels say; used with scale.source=wheel."""
+        """Tell the odometry what the wheels say; for scale.source=wheel and prediction.wheel."""
         self._mapping.finish_work(Stopwatch())
         self._mapping.scale.offer_wheel(wheel)
+        self._prediction.offer_wheel(wheel)
+
+    def offer_gyro(self, gyro: Gyro) -> None:
+        """Tell the odometry how fast the base turns; used with prediction.gyro."""
+        self._prediction.offer_gyro(gyro)
 
     # ------------------------------------------------------------------ steps, in order of use
 
@@ -216,7 +224,7 @@ class Odometry:
             self._told.follow(motion, motion.T_odom_camera)
             self._tell_late()
         self._status, self._reason = Status.TRACKING, 'standing still'
-        self._inliers = len(self._mapping.sights)
+        self._inliers, self._is_blind = len(self._mapping.sights), False
 
     def _start(self, frame: Frame, sights: Sights | None) -> bool:
         """No map yet. Returns whether the frame was kept as a view."""
@@ -229,7 +237,7 @@ class Odometry:
             self._told.follow(mapping.motion, T_before)
             self._tell_late()
             self._status, self._reason = Status.DEGRADED, begun.reason
-            self._inliers = len(mapping.sights)
+            self._inliers, self._is_blind = len(mapping.sights), False
         else:
             self._miss(frame.stamp_ns, begun.reason)
         return begun.is_keyframe
@@ -244,11 +252,11 @@ class Odometry:
         self, frame: Frame, sights: Sights, watch: Stopwatch
     ) -> tuple[Pose | None, Sights]:
         """Pose from the followed points; when they are too few, from descriptors."""
-        local_map, camera = self._mapping.map, frame.camera
-        if self._status is Status.LOST and not self._mapping.motion.is_fresh(frame.stamp_ns):
+        local_map, camera, motion = self._mapping.map, frame.camera, self._mapping.motion
+        if self._is_blind and motion.doubt is None and not motion.is_fresh(frame.stamp_ns):
             return None, NO_SIGHTS  # a corridor looks the same two metres on: see `_lose`
         with watch.stage('solve'):
-            guess = self._mapping.guess(frame.stamp_ns, sights, self._status is Status.LOST)
+            guess = self._mapping.guess(frame.stamp_ns, sights, self._is_blind)
             pose = self._tracker.solve(sights, local_map, camera, guess)
         wanted = self._config.tracking.degraded_inliers
         if self._config.tracking.method == 'flow' or (pose and pose.inliers >= wanted):
@@ -264,38 +272,22 @@ class Odometry:
 
     def _take(self, frame: Frame, pose: Pose | None, sights: Sights, watch: Stopwatch) -> bool:
         """Accept or refuse the pose, see to the map. Returns whether the frame joins it."""
-        problem = self._doubt(frame, pose)
+        problem = doubt(self._mapping, frame.stamp_ns, pose, self._config.tracking)
         if pose is None or problem:
             return self._lose(frame, problem, watch)
         mapping, motion = self._mapping, self._mapping.motion
-        was_lost = self._status is Status.LOST
         T_before = motion.T_odom_camera
+        if self._is_blind:
+            T_before = motion.feel_back(frame.stamp_ns, pose.T_odom_camera)
         mapping.strike(sights, pose.inlier)
         mapping.sights, self._inliers = sights[pose.inlier], pose.inliers
         noise = pose.covariance * (_DEPTH_NOISE if mapping.scale.needs_depth else 1.0)
         covariance = mapping.map.pose_covariance(mapping.sights.point, pose.T_odom_camera, noise)
         motion.measure(frame.stamp_ns, pose.T_odom_camera, covariance, noise)
-        # After a loss nobody knows which part of the step the camera has just made.
-        self._tell(frame.stamp_ns, pose.T_odom_camera if was_lost else T_before, pose.is_firm)
+        self._tell(frame.stamp_ns, T_before, pose.is_firm)
         is_keyframe = mapping.policy.wants(mapping.sights, frame.camera.width)
         self._due = frame, is_keyframe
         return is_keyframe
-
-    def _doubt(self, frame: Frame, pose: Pose | None) -> str:
-        """Why the pose cannot be believed, '' when it can."""
-        if pose is None:
-            return 'too few points of the map found in the image'
-        return self._far_fetched(frame, pose.T_odom_camera)
-
-    def _far_fetched(self, frame: Frame, T_odom_camera: np.ndarray) -> str:
-        """Why the robot cannot have come there since the last measured pose, '' when it can."""
-        motion, limits = self._mapping.motion, self._config.tracking
-        speed, turn = motion.implied_speed(frame.stamp_ns, T_odom_camera)
-        if self._mapping.scale.is_metric and speed > limits.max_speed_m_s:
-            return f'pose implies {speed:.1f} m/s, more than tracking.max_speed_m_s'
-        if turn > limits.max_turn_rad_s:
-            return f'pose implies {turn:.1f} rad/s, more than tracking.max_turn_rad_s'
-        return ''
 
     def _lose(self, frame: Frame, problem: str, watch: Stopwatch) -> bool:
         """No pose in the map: look among remembered places; after a while start a new map."""
@@ -303,10 +295,12 @@ class Odometry:
         if not mapping.is_hidden:
             with watch.stage('search'):
                 found = mapping.recognise(frame)
-            if found is not None and not self._far_fetched(frame, found.T_odom_camera):
+            limits, motion = self._config.tracking, mapping.motion
+            if found and not far_fetched(motion, frame.stamp_ns, found.T_odom_camera, limits):
+                T_before = motion.feel_back(frame.stamp_ns, found.T_odom_camera)
                 mapping.begin_from_place(frame, found)
                 self._inliers = len(found.xy)
-                self._tell(frame.stamp_ns, mapping.motion.T_odom_camera, is_firm=True)
+                self._tell(frame.stamp_ns, T_before, is_firm=True)
                 return True
         self._miss(frame.stamp_ns, problem)
         mapping.sights = NO_SIGHTS
@@ -320,27 +314,33 @@ class Odometry:
     def _miss(self, stamp_ns: int, problem: str) -> None:
         """Let the time of a frame pass without a measurement."""
         mapping, motion = self._mapping, self._mapping.motion
-        T_before = motion.T_odom_camera
-        motion.coast(stamp_ns)
+        T_before = motion.coast(stamp_ns)
         if self._lost_since_ns is None:
             self._lost_since_ns = stamp_ns
         if mapping.is_hidden:
-            self._told.hold(motion)
+            is_carried = self._told.hold(motion)
         else:
+            is_carried = motion.doubt is not None
             self._told.follow(motion, T_before)
-        self._status = Status.STARTING if mapping.map_id < 0 else Status.LOST
+        self._is_blind = mapping.map_id >= 0
+        self._status = Status.LOST if self._is_blind else Status.STARTING
         self._inliers, self._reason = 0, problem
+        if self._is_blind and is_carried:
+            self._status, self._reason = Status.DEGRADED, f'{problem}: position from the wheels'
 
     def _tell(self, stamp_ns: int, T_before: np.ndarray, is_firm: bool) -> None:
         """Status and told pose after a measured one."""
         mapping, motion = self._mapping, self._mapping.motion
-        self._lost_since_ns = None
+        self._lost_since_ns, self._is_blind = None, False
         if mapping.is_hidden:
-            self._told.hold(motion)
             self._status, self._reason = Status.STARTING, mapping.scale.problem
+            if self._told.hold(motion):
+                self._status = Status.DEGRADED
+                self._reason += ': position from the wheels'
             pose = motion.T_odom_camera, motion.covariance
             mapping.waiting.add(WaitingFrame(stamp_ns, None, *pose))
             return
+        self._told.in_metres = mapping.scale.promises_metres
         self._told.follow(motion, T_before)
         self._tell_late()
         mapping.waiting.forget()

@@ -15,14 +15,14 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseStamped, Quaternion, Transform, TransformStamped
 from nav_msgs.msg import Odometry
 import numpy as np
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from kpvo_ros.bags import images
 from kpvo_ros.errors import BagError, GeometryError
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
-from kpvo_ros.types import BadFrame, Features, Frame, OdometryEstimate, WheelOdometry
+from kpvo_ros.types import BadFrame, Features, Frame, Gyro, OdometryEstimate, WheelOdometry
 
 _MASK_ENCODINGS = ('mono8', '8uc1')
 _POINT_TYPES = {np.dtype(np.uint8): PointField.UINT8, np.dtype(np.float32): PointField.FLOAT32}
@@ -102,6 +102,20 @@ def wheel_from_message(odometry: Odometry) -> WheelOdometry | None:
     return None if T is None else WheelOdometry(images.stamp_ns_of(odometry.header), T)
 
 
+def gyro_from_message(imu: Imu, R_base_imu: np.ndarray) -> Gyro | None:
+    """The gyro of an IMU in axes of the base; None when it shows NaN.
+
+    Args:
+        imu: rates in axes of its own frame (sensor_msgs/Imu), rad/s.
+        R_base_imu: (3, 3) rotation from those axes into those of the base.
+    """
+    rate = imu.angular_velocity
+    angular_velocity = R_base_imu @ np.array([rate.x, rate.y, rate.z])
+    if not np.isfinite(angular_velocity).all():
+        return None
+    return Gyro(images.stamp_ns_of(imu.header), angular_velocity)
+
+
 def matrix_from_pose(pose: Pose) -> np.ndarray | None:
     """(4, 4) matrix of a pose message; None when it is not a rigid pose."""
     p, q = pose.position, pose.orientation
@@ -167,17 +181,19 @@ def keypoints_message(stamp_ns: int, frame_id: str, features: Features) -> Point
         points['descriptor'] = descriptor
         kind = _POINT_TYPES[descriptor.dtype]
         fields.append(PointField(name='descriptor', offset=12, datatype=kind, count=size))
-    return PointCloud2(
-        header=header_of(stamp_ns, frame_id),
-        height=1,
-        width=len(points),
-        fields=fields,
-        is_bigendian=False,
-        point_step=points.itemsize,
-        row_step=points.itemsize * len(points),
-        data=byte_array(points),
-        is_dense=True,
-    )
+    return _cloud(header_of(stamp_ns, frame_id), points, fields)
+
+
+def image_descriptor_message(stamp_ns: int, frame_id: str, descriptor: np.ndarray) -> PointCloud2:
+    """The (G,) descriptor of a whole image: one point with the field descriptor (G float32).
+
+    A cloud and not a Float32MultiArray, which has no stamp to find the image again by.
+    """
+    values = np.asarray(descriptor, np.float32)
+    point = np.zeros(1, np.dtype([('descriptor', '<f4', values.shape)]))
+    point['descriptor'] = values
+    field = PointField(name='descriptor', offset=0, datatype=PointField.FLOAT32, count=values.size)
+    return _cloud(header_of(stamp_ns, frame_id), point, [field])
 
 
 def image_message(stamp_ns: int, frame_id: str, pixels: np.ndarray, encoding: str) -> Image:
@@ -214,6 +230,21 @@ def byte_array(values: np.ndarray) -> array.array:
     if values.size:
         data.frombytes(np.ascontiguousarray(values).view(np.uint8).reshape(-1).data)
     return data
+
+
+def _cloud(header: Header, points: np.ndarray, fields: list[PointField]) -> PointCloud2:
+    """An unorganised cloud of (N,) structured points."""
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(points),
+        fields=fields,
+        is_bigendian=False,
+        point_step=points.itemsize,
+        row_step=points.itemsize * len(points),
+        data=byte_array(points),
+        is_dense=True,
+    )
 
 
 def _point_dtype(descriptor: np.dtype[Any], size: int) -> np.dtype[Any]:

@@ -32,6 +32,7 @@ from kpvo_ros.ros import convert
 from kpvo_ros.ros.camera_mount import CameraMount
 from kpvo_ros.ros.diagnostics import odometry_status
 from kpvo_ros.ros.image_input import subscribe
+from kpvo_ros.ros.imu_input import ImuInput
 from kpvo_ros.ros.node_base import ImageNode, Phase
 from kpvo_ros.ros.runner import run
 from kpvo_ros.ros.stamp_buffer import StampBuffer
@@ -72,6 +73,7 @@ class VoNode(ImageNode):
         self._last_status: DiagnosticStatus | None = None
         self._depths = StampBuffer()
         self._wheels: deque[OdometryMessage] = deque(maxlen=_WHEEL_QUEUE)
+        self._imu: ImuInput | None = None
         self._trajectory = TrajectoryLog()
         self._extra_subscriptions: list[Subscription] = []
         self.create_service(Trigger, '~/reset', self._on_reset)
@@ -89,7 +91,7 @@ class VoNode(ImageNode):
             if odometry is None:
                 self.monitor.count('waiting', 'no transform base <- camera yet')
                 return
-            self._offer_wheels(odometry)
+            self._offer_motion(odometry)
             started_s = time.perf_counter()
             if isinstance(frame, BadFrame):
                 self.count_bad(frame.reason)
@@ -130,11 +132,13 @@ class VoNode(ImageNode):
                 self._mount = None
         return self._odometry
 
-    def _offer_wheels(self, odometry: Odometry) -> None:
+    def _offer_motion(self, odometry: Odometry) -> None:
         while self._wheels:
             wheel = convert.wheel_from_message(self._wheels.popleft())
             if wheel is not None:
                 odometry.offer_wheel(wheel)
+        for gyro in self._imu.take() if self._imu is not None else ():
+            odometry.offer_gyro(gyro)
 
     def _remember(self, estimate: OdometryEstimate) -> None:
         before, self._last_estimate = self._last_estimate, estimate
@@ -148,9 +152,11 @@ class VoNode(ImageNode):
                 self.get_logger().info(change)
 
     def on_time_jump(self) -> None:
-        """Depth and wheel messages of the old time are worthless."""
+        """Depth, wheel and IMU messages of the old time are worthless."""
         self._depths.clear()
         self._wheels.clear()
+        if self._imu is not None:
+            self._imu.clear()
         self._trajectory.begin_segment()
 
     # ----------------------------------------------------------------------------- life cycle
@@ -179,19 +185,22 @@ class VoNode(ImageNode):
             self._publisher = None
 
     def begin(self) -> None:
-        """Subscribe to what the source of metres needs."""
+        """Subscribe to what the source of metres and the prediction need."""
         self._depths.close(False)
-        source = self.parameters.record.scale.source
+        config: VoConfig = self.parameters.record
+        source = config.scale.source
         if source == 'depth':
-            is_raw = self.parameters.record.node.image_transport == 'raw'
+            is_raw = config.node.image_transport == 'raw'
             kind, topic = (
                 (Image, 'depth') if is_raw else (CompressedImage, 'depth/compressedDepth')
             )
             self._extra_subscriptions.append(subscribe(self, kind, topic, self._depths.add))
-        if source == 'wheel':
+        if source == 'wheel' or config.prediction.wheel:
             self._extra_subscriptions.append(
-                subscribe(self, OdometryMessage, 'wheel_odom', self._wheels.append, depth=50)
+                subscribe(self, OdometryMessage, 'wheel_odom', self._on_wheel, depth=50)
             )
+        if config.prediction.gyro:
+            self._imu = ImuInput(self, config.frames)
         self._extra_subscriptions.append(
             self.create_subscription(
                 PoseWithCovarianceStamped, 'initialpose', self._on_initial_pose, 1
@@ -209,6 +218,9 @@ class VoNode(ImageNode):
         self._extra_subscriptions.clear()
         self._depths.clear()
         self._wheels.clear()
+        if self._imu is not None:
+            self._imu.close()
+            self._imu = None
 
     def statuses(self) -> Iterable[DiagnosticStatus]:
         """State of the odometry."""
@@ -238,6 +250,9 @@ class VoNode(ImageNode):
             response.success = True
             response.message = f'{len(self._trajectory)} poses of the camera written to {names}'
         return response
+
+    def _on_wheel(self, message: OdometryMessage) -> None:
+        self._wheels.append(message)
 
     def _on_initial_pose(self, message: PoseWithCovarianceStamped) -> None:
         odom_frame = self.parameters.record.frames.odom_frame

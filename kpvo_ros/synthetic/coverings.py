@@ -38,7 +38,7 @@ def covered(atlas: TextureAtlas, textures: Tensor, rng: np.random.Generator) -> 
     names = rng.choice(SURFACES, count, replace=False)
     picked = rng.integers(len(textures), size=count)
     pictures = {
-        str(name): _tiled(textures[int(row)], atlas.size)
+        str(name): _resized(textures[int(row)], atlas.size)
         for name, row in zip(names, picked, strict=True)
     }
     return atlas.replaced(pictures)
@@ -67,12 +67,9 @@ def _shorter_side(path: Path) -> int:
     return 0 if image is None else min(image.shape[:2])
 
 
-def _tiled(texture: Tensor, size: int) -> np.ndarray:
-    """(size, size, 3): as many whole repeats as fit, enlarged by what is left."""
-    repeats = max(1, size // texture.shape[-1])
-    picture = texture.permute(1, 2, 0).cpu().numpy()
-    picture = np.tile(picture, (repeats, repeats, 1))
-    if len(picture) != size:
-        method = cv2.INTER_AREA if len(picture) > size else cv2.INTER_CUBIC
-        picture = cv2.resize(picture, (size, size), interpolation=method)
-    return picture.clip(0.0, 1.0)
+def _resized(texture: Tensor, size: int) -> np.ndarray:
+    """(size, size, 3) that still tiles: resized among its own repeats."""
+    picture = np.tile(texture.permute(1, 2, 0).cpu().numpy(), (3, 3, 1))
+    method = cv2.INTER_AREA if len(picture) > 3 * size else cv2.INTER_CUBIC
+    picture = cv2.resize(picture, (3 * size, 3 * size), interpolation=method)
+    return picture[size : 2 * size, size : 2 * size].clip(0.0, 1.0)

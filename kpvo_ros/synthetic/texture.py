@@ -34,6 +34,10 @@ _PATTERNS = (
     *(things.roof, things.door, things.car_body, things.car_glass, things.tyre, things.grime),
     things.clouds,
 )
+_THINGS = (
+    *(ground.road, ground.crossing, walls.shop, walls.facade_office, things.door, things.clouds),
+    *(things.car_glass, things.car_body, things.tyre),
+)  # not the same all over
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,11 +188,6 @@ class TextureAtlas:
 @functools.lru_cache(maxsize=4)
 def standard_atlas(seed: int = 0, size: int = 512) -> TextureAtlas:
     """All procedural textures of the package, drawn from one seed."""
-    return TextureAtlas.pack(standard_pictures(seed, size))
-
-
-def standard_pictures(seed: int, size: int) -> dict[str, np.ndarray]:
-    """The pictures of `standard_atlas`: name -> (size, size, 3) uint8 RGB."""
     painters: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
         **{pattern.__name__: pattern for pattern in _PATTERNS},
         **{f'poster_{k}': signs.poster for k in range(_POSTERS)},
@@ -197,6 +196,19 @@ def standard_pictures(seed: int, size: int) -> dict[str, np.ndarray]:
             for name in signs.LANDMARK_CLASSES
         },
     }
+    return TextureAtlas.pack(_painted(painters, seed, size))
+
+
+def material_pictures(seed: int, size: int) -> dict[str, np.ndarray]:
+    """The materials among the pictures of `standard_atlas`: no letters, signs or whole things."""
+    materials = {pattern.__name__: pattern for pattern in _PATTERNS if pattern not in _THINGS}
+    return _painted(materials, seed, size)
+
+
+def _painted(
+    painters: Mapping[str, Callable[[np.random.Generator, int], np.ndarray]], seed: int, size: int
+) -> dict[str, np.ndarray]:
+    """Name -> (size, size, 3) uint8 RGB; every picture has its own stream of draws."""
     children = np.random.SeedSequence(seed).spawn(len(painters))
     pictures = {}
     for (name, paint), child in zip(painters.items(), children, strict=True):

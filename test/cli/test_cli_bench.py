@@ -8,6 +8,7 @@ import re
 from cli_stage import N_FRAMES, STEP_M, write_bag
 import numpy as np
 import pytest
+import yaml
 
 from kpvo_ros.cli import bench_context, bench_odometry
 from kpvo_ros.cli.bench import BENCHES, BenchOptions, Measurement, Table
@@ -163,6 +164,42 @@ def test_a_case_that_fails_misses_its_floors_and_lets_the_others_run(wall, tmp_p
     assert result.numbers['cases']['wrong']['verdict'].startswith('failed: ')
     assert result.numbers['cases']['wall']['frames'] == N_FRAMES
     assert result.tables[-1].rows == [('cases: wrong', 'path_m', 'none', 'at least 0')]
+
+
+def test_parameters_of_the_user_take_the_place_of_those_of_a_case(wall, tmp_path, capsys):
+    path = tmp_path / 'bench.json'
+    words = ['bench', 'odometry', '--data', str(wall), '--work', str(tmp_path / 'work')]
+    words += ['--seed', '0', '--only', 'wall_depth', '--json', str(path)]
+    words += ['--with', 'scale.source=none,frontend.roi=0,0,1,1,memory.extractor=orb']
+    assert main(words) == 0
+    given = ['scale.source=none', 'frontend.roi=0,0,1,1', 'memory.extractor=orb']
+    assert f'with {" ".join(given)}' in capsys.readouterr().out
+    numbers = json.loads(path.read_text())['numbers']
+    assert numbers['with'] == given
+    assert list(numbers['cases']) == ['wall depth']  # the other parts have their own parameters
+    assert numbers['cases']['wall depth']['words'] == given  # scale.source=depth is gone
+    (used,) = (tmp_path / 'work').rglob('config.yaml')
+    config = yaml.safe_load(used.read_text())
+    assert (config['scale']['source'], config['memory']['extractor']) == ('none', 'orb')
+
+
+def test_parameters_are_refused_before_anything_is_measured(asked, tmp_path, capsys):
+    for words, why in (
+        (['odometry', '--with', 'memory.extractor=nonsense'], 'nonsense'),
+        (['odometry', '--with', 'no.such=1'], 'no.such'),
+        (['odometry', '--with', 'orb'], 'key=value'),
+        (['frontend', '--with', 'memory.extractor=orb'], '--with'),
+    ):
+        assert main(['bench', *words]) == 1
+        err = capsys.readouterr().err
+        assert why in err and len(err.splitlines()) == 1
+    assert not asked
+
+
+def test_parameters_are_for_the_cases_alone(tmp_path):
+    options = BenchOptions(None, tmp_path, False, 0, ('speed',), words=('memory.extractor=orb',))
+    with pytest.raises(CommandError, match='speed'):
+        bench_odometry.measure(options)
 
 
 # -------------------------------------------------------------------------------------- floors

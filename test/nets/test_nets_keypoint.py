@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from kpvo_ros.errors import NetworkError
 from kpvo_ros.nets.detection import sample_descriptors
 from kpvo_ros.nets.keypoint import KeypointNet, KeypointNetConfig
-from kpvo_ros.nets.layers import GeneralizedMean, StandardConv2d, upsampled
+from kpvo_ros.nets.layers import GeneralizedMean, NormedConv2d, StandardConv2d, upsampled
 
 # Half the picture a keypoint depends on, in pixels: see the stages of nets/keypoint.py.
 REACH_PX = 300
@@ -18,7 +18,7 @@ REACH_PX = 300
 
 @pytest.fixture
 def network(torch_generator: torch.Generator) -> KeypointNet:
-    return KeypointNet(generator=torch_generator)
+    return KeypointNet(generator=torch_generator).eval()
 
 
 def picture(generator: torch.Generator, *shape: int) -> Tensor:
@@ -161,7 +161,7 @@ def test_the_fused_network_gives_the_same_maps_without_gradients(
 ) -> None:
     network = disturbed(network, torch_generator)
     fused = network.fused()
-    assert not any(isinstance(module, StandardConv2d) for module in fused.modules())
+    assert not any(isinstance(module, NormedConv2d) for module in fused.modules())
     assert not any(parameter.requires_grad for parameter in fused.parameters())
     assert all(parameter.requires_grad for parameter in network.parameters())
     image = picture(torch_generator, 1, 1, 64, 96)

@@ -127,6 +127,26 @@ def test_a_bag_goes_through_player_odometry_and_recorder(
     np.testing.assert_allclose(found_y, expected_y, atol=0.05)
 
 
+def test_keypoints_of_a_bag_are_recorded_with_the_shipped_parameter_file(
+    programs: Programs, bag: Path, tmp_path: Path, repository: Path
+) -> None:
+    out = tmp_path / 'out'
+    node = programs.start(
+        'keypoint_node', '--ros-args', '-r', 'image:=/camera/image_raw',
+        '--params-file', str(repository / 'config' / 'keypoints.yaml'),
+    )  # fmt: skip
+    recorder = programs.start('bag_recorder', '--out', str(out), '--topics', '/keypoints')
+    wait_until(lambda: 'recording to' in output(recorder), 'the recorder')
+    code, text = programs.run('bag_player', str(bag), '--wait-for', 'keypoints')
+    assert code == 0, text
+    for process in (recorder, node):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, output(process)
+    assert 'Traceback' not in output(node) + output(recorder)
+    with Bag(out / 'bag') as recorded:
+        assert recorded.topics['/keypoints'].count > FRAMES / 2
+
+
 @pytest.mark.parametrize('end', [signal.SIGINT, signal.SIGTERM])
 def test_a_recorder_that_is_ended_leaves_a_readable_recording(
     programs: Programs, bag: Path, tmp_path: Path, end: signal.Signals

@@ -42,6 +42,11 @@ class HomographyConfig:
     bank_scenes: int = parameter(
         150, 'Rendered pairs of whole worlds to choose from.', low=1, high=100000
     )
+    textures: str = parameter(
+        '',
+        'Folder of pictures, e.g. of kpvo textures, that part of the rendered things is covered '
+        'with; empty for procedural materials alone.',
+    )
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     data: HomographyDataConfig = dataclasses.field(default_factory=HomographyDataConfig)
     loss: HomographyLossConfig = dataclasses.field(default_factory=HomographyLossConfig)

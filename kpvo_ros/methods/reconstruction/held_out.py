@@ -77,17 +77,21 @@ def score_held_out(
         `coverage`: share of the cells of 32 px that hold a consistent match;
         `place`: share of the images whose partner has the most similar image descriptor among
             those that lie far away;
+        `carried`: share by which the matches lower the loss of an image drawn by its style alone;
         `rebuild`: loss of the rebuilt images, in both directions.
     """
     counts, ratios, covers = [], [], []
-    vectors0, vectors1, costs = [], [], []
+    vectors0, vectors1, costs, guesses = [], [], [], []
     for start in range(0, len(pairs.place), _BATCH):
         part = slice(start, start + _BATCH)
         image0, image1 = pairs.image0[part], pairs.image1[part]
         maps0, maps1 = network(image0), network(image1)
         for one, two, image in ((maps0, maps1, image0), (maps1, maps0, image1)):
-            picture = rebuild(network.decoder, one, two, matching).picture
-            costs.append(float(rebuild_loss(picture, grey(image))) * len(image))
+            drawn = rebuild(network.decoder, one, two, matching)
+            nothing = torch.zeros_like(drawn.features)
+            styled = network.decoder(nothing, one.image_descriptor)
+            costs.append(float(rebuild_loss(drawn.picture, grey(image))) * len(image))
+            guesses.append(float(rebuild_loss(styled, grey(image))) * len(image))
         vectors0.append(maps0.image_descriptor)
         vectors1.append(maps1.image_descriptor)
         sides = []
@@ -112,6 +116,7 @@ def score_held_out(
         'inliers': float(np.mean(counts)),
         'coverage': float(np.mean(covers)),
         'place': _place_recall(torch.cat(vectors0), torch.cat(vectors1), far),
+        'carried': 1.0 - sum(costs) / sum(guesses),
         'rebuild': sum(costs) / (2 * len(pairs.place)),
     }
 

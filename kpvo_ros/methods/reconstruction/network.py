@@ -19,6 +19,7 @@ from kpvo_ros.nets.decoder import FEATURE_STRIDE, Decoder, DecoderConfig
 from kpvo_ros.nets.detection import sample_descriptors
 from kpvo_ros.nets.keypoint import KeypointMaps, KeypointNet, normalized
 
+_LEAST_SURE = 0.02  # mean probability of a match below which the matches count less
 _TARGET_SPREAD = 0.2  # of a picture's grey 0..1 about 0.5: two in a hundred pixels are cut off
 
 
@@ -53,12 +54,14 @@ class Rebuilt(NamedTuple):
     """Images B drawn from the descriptors of images A.
 
     Attributes:
-        picture: (B, 1, H, W) float32 grey 0..1, to be compared with `grey` of the images.
+        picture: (B, 1, H, W) float32, to be compared with `grey` of the images.
+        features: (B, D + 1, H/4, W/4) what the decoder drew it from, beside the style.
         keypoints: of the images B.
         assignment: of those to the keypoints of A.
     """
 
     picture: Tensor
+    features: Tensor
     keypoints: Keypoints
     assignment: Assignment
 
@@ -85,6 +88,19 @@ class ReconstructionNet(nn.Module):
         self.start.load_state_dict(encoder.state_dict())
         self.start.requires_grad_(False)
         self.register_buffer('remembers', torch.tensor(remembers))
+        self.train()
+
+    def train(self, mode: bool = True) -> ReconstructionNet:
+        """Training mode, but for what must not drift with the few images of a batch.
+
+        The statistics of the normalisation stay those of the start weights, which have seen many
+        more images; without start weights they are learned.
+        """
+        super().train(mode)
+        self.start.eval()
+        if bool(self.remembers):
+            self.encoder.eval()
+        return self
 
     def forward(self, image: Tensor) -> KeypointMaps:
         """The encoder's maps of images (B, 1 or 3, H, W), float32."""
@@ -136,11 +152,11 @@ def rebuild(
     with torch.autocast(code_b.device.type, enabled=False):
         pairs = match(code_b, code_a, points_b.valid, points_a.valid, config.temperature)
         carried = from_other(pairs, code_a, hard=config.hard)
-        weight = points_b.weight * pairs.mutual
+        weight = _relative(points_b.weight * pairs.mutual, pairs.valid)
         cells = (size_hw[0] // FEATURE_STRIDE, size_hw[1] // FEATURE_STRIDE)
         features = splat(carried, weight, points_b.xy, cells, FEATURE_STRIDE)
     picture = decoder(features, maps_b.image_descriptor)
-    return Rebuilt(picture, points_b, pairs)
+    return Rebuilt(picture, features, points_b, pairs)
 
 
 def choose(logits: Tensor, config: MatchingConfig, offset: tuple[int, int]) -> Keypoints:
@@ -149,3 +165,12 @@ def choose(logits: Tensor, config: MatchingConfig, offset: tuple[int, int]) -> K
         size_hw = (logits.shape[-2], logits.shape[-1])
         return grid_keypoints(logits, size_hw, config.step_px, offset)
     return sparse_keypoints(logits, config.keypoints, config.cell_px)
+
+
+def _relative(weight: Tensor, valid: Tensor) -> Tensor:
+    """Weights (B, N) over their mean among the valid ones, unless hardly anything matches.
+
+    Else a young encoder, whose matches are all unsure, would tell the decoder nothing at all.
+    """
+    mean = weight.detach().sum(dim=1, keepdim=True) / valid.sum(dim=1, keepdim=True).clamp(min=1)
+    return weight / mean.clamp(min=_LEAST_SURE)

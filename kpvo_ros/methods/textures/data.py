@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from kpvo_ros.synthetic.draws import uniform
 from kpvo_ros.training import TrainingError
 
 Crops = Callable[[int, tuple[int, int], torch.Generator], Tensor]
-_GAIN = 0.25  # standard deviation of the logarithm of a colour channel's gain
+_GAIN = 0.12  # standard deviation of the logarithm of a colour channel's gain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +35,12 @@ class TextureDataConfig:
         low=0.0,
         high=1.0,
     )
-    candidates: int = parameter(
-        4, 'Parts of photos of which the most even one is taken.', low=1, high=64
+    even_share: float = parameter(
+        0.08,
+        'Share of the parts of all photos that is used, the most even ones; less is more like '
+        'textures, and less varied.',
+        low=0.01,
+        high=1.0,
     )
 
     def __post_init__(self) -> None:
@@ -60,23 +65,37 @@ class TextureMaker:
     def make(self, count: int, generator: torch.Generator) -> Tensor:
         """(B, 3, S, S) float32 0..1, parts of photos first."""
         from_photos = round(count * self._config.photo_share)
+        size = (self._config.size_px, self._config.size_px)
         parts = []
         if from_photos:
-            parts.append(even_parts(self._photos, from_photos, self._config, generator))
+            parts.append(self._photos(from_photos, size, generator))
         if from_photos < count:
-            size = (self._config.size_px, self._config.size_px)
             parts.append(self._patterns(count - from_photos, size, generator))
         return recoloured(torch.cat(parts), generator)
 
 
-def even_parts(
-    photos: Crops, count: int, config: TextureDataConfig, generator: torch.Generator
-) -> Tensor:
-    """(B, 3, S, S) parts of photos, each the most even one of some."""
-    size, tries = (config.size_px, config.size_px), config.candidates
-    crops = photos(count * tries, size, generator).unflatten(0, (count, tries))
-    best = evenness(crops.flatten(0, 1)).view(count, tries).argmax(dim=1)
-    return crops[torch.arange(count, device=crops.device), best]
+def even_parts(images: Sequence[np.ndarray], side_px: int, share: float) -> list[np.ndarray]:
+    """Square parts of photos that look alike everywhere, as textures do.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each.
+        side_px: of the parts; they lie beside each other in a photo.
+        share: of all parts that are kept, the most even ones; at least one is.
+
+    Returns:
+        (side_px, side_px, 3) uint8 each; none when no photo is that large.
+    """
+    parts = [
+        image[top : top + side_px, left : left + side_px]
+        for image in images
+        for top in range(0, image.shape[0] - side_px + 1, side_px)
+        for left in range(0, image.shape[1] - side_px + 1, side_px)
+    ]
+    if not parts:
+        return []
+    score = torch.cat([evenness(_pictures(part)) for part in parts])
+    kept = score.argsort(descending=True)[: max(1, round(share * len(parts)))]
+    return [parts[i] for i in kept.tolist()]
 
 
 def recoloured(pictures: Tensor, generator: torch.Generator) -> Tensor:
@@ -86,3 +105,8 @@ def recoloured(pictures: Tensor, generator: torch.Generator) -> Tensor:
     pictures = torch.where(turned[:, None, None, None], pictures.transpose(2, 3), pictures)
     draw = torch.randn(count, 3, 1, 1, generator=generator, device=generator.device)
     return (pictures * (_GAIN * draw).exp().to(device)).clamp(0.0, 1.0)
+
+
+def _pictures(part: np.ndarray) -> Tensor:
+    """(1, 3, S, S) 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None].float() / 255.0

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from kpvo_ros.errors import NetworkError
 from kpvo_ros.nets.diffusion import DiffusionNet
+from kpvo_ros.training.precision import profits_from_bfloat16
 
-STEPS = 10
+STEPS = 10  # the network is looked at 19 times
+_LAST = 0.1  # time of the last step: from here on only noise is taken away, in one go
 _SPREAD = 0.15  # by which a condition may differ from that of a training picture
 
 
@@ -52,7 +54,7 @@ def sample_textures(
     field = network.tileable()
     shape = (count, 3, size_px, size_px)
     state = torch.randn(shape, generator=generator, device=generator.device).to(device)
-    times = torch.linspace(1.0, 0.0, steps + 1).tolist()
+    times = [*torch.linspace(1.0, _LAST, steps).tolist(), 0.0]
     for now, then in itertools.pairwise(times):
         velocity = _velocity(field, state, now, conditions)
         ahead = state + (then - now) * velocity
@@ -74,4 +76,6 @@ def draw_conditions(network: DiffusionNet, count: int, generator: torch.Generato
 
 def _velocity(field: DiffusionNet, state: Tensor, time: float, conditions: Tensor) -> Tensor:
     moments = torch.full((len(state),), time, device=state.device)
-    return field(state, moments, conditions).float()
+    coarse = profits_from_bfloat16(state.device)
+    with torch.autocast(state.device.type, torch.bfloat16, enabled=coarse):
+        return field(state, moments, conditions).float()

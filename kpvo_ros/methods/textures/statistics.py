@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from kpvo_ros.synthetic.draws import LUMA
 
 SIZE = 7
-_DARKEST = 1e-3  # contrast below which a picture counts as plain
+_PALEST = 0.01  # contrast below which a picture counts as plain
+_PLAIN = 0.03  # deviation of brightness that tells a texture from an empty wall
 _BLOCKS = 4  # along a side, to see whether a picture is alike everywhere
 
 
@@ -30,12 +31,11 @@ def measure(pictures: Tensor) -> Tensor:
     """
     colour = 4.0 * pictures.mean(dim=(2, 3)) - 2.0
     gray = luma(pictures)
-    contrast = gray.std(dim=(1, 2)).clamp(min=_DARKEST)
-    across = gray[:, 1:, 1:] - gray[:, 1:, :-1]
-    down = gray[:, 1:, 1:] - gray[:, :-1, 1:]
+    contrast = gray.std(dim=(1, 2)).clamp(min=_PALEST)
+    across, down = _slopes(gray)
     xx, yy, xy = ((a * b).mean(dim=(1, 2)) for a, b in _products(across, down))
-    energy = (xx + yy).clamp(min=_DARKEST**2)
-    grain = (energy.sqrt() / contrast).clamp(min=_DARKEST)
+    energy = (xx + yy).clamp(min=_PALEST**2)
+    grain = (energy.sqrt() / contrast).clamp(min=_PALEST)
     parts = [
         contrast.log() + 2.0,
         2.0 * grain.log() + 1.0,
@@ -46,21 +46,29 @@ def measure(pictures: Tensor) -> Tensor:
 
 
 def evenness(pictures: Tensor) -> Tensor:
-    """(B,) how busy the calmest quarter of each picture (B, 3, H, W) is: low for views of things.
+    """How alike pictures (B, 3, H, W) are everywhere: (B,) about 1 for textures, 0 for plain ones.
 
-    A texture is alike everywhere; of a photo, most parts are not.
+    The change within the calmest quarter of the blocks, relative to that in the whole picture; a
+    thing before a background, or two of them, leave calm blocks.
     """
     gray = luma(pictures)[:, None]
     size = [side // _BLOCKS for side in gray.shape[2:]]
     mean, square = F.avg_pool2d(gray, size), F.avg_pool2d(gray.square(), size)
     deviation = (square - mean.square()).clamp(min=0.0).sqrt().flatten(1)
-    return deviation.sort(dim=1).values[:, : deviation.shape[1] // 4].mean(dim=1)
+    calm = deviation.sort(dim=1).values[:, : deviation.shape[1] // 4].mean(dim=1)
+    return calm / (gray.flatten(1).std(dim=1) + _PLAIN)
 
 
 def luma(pictures: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, H, W) brightness."""
     weights = torch.tensor(LUMA, device=pictures.device, dtype=pictures.dtype)
     return (pictures * weights[:, None, None]).sum(dim=1)
+
+
+def _slopes(gray: Tensor) -> tuple[Tensor, Tensor]:
+    """Change to the right and downwards, both at the corners where four pixels meet."""
+    across, down = gray.diff(dim=2), gray.diff(dim=1)
+    return 0.5 * (across[:, 1:] + across[:, :-1]), 0.5 * (down[..., 1:] + down[..., :-1])
 
 
 def _products(across: Tensor, down: Tensor) -> list[tuple[Tensor, Tensor]]:

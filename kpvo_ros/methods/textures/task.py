@@ -35,9 +35,7 @@ class TexturesConfig:
     held_out: float = parameter(
         0.1, 'Share of every recording, its end, that is not trained on.', low=0.01, high=0.9
     )
-    training: TrainingConfig = dataclasses.field(
-        default_factory=lambda: TrainingConfig(learning_rate=2e-3)
-    )
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     data: TextureDataConfig = dataclasses.field(default_factory=TextureDataConfig)
 
 
@@ -121,8 +119,8 @@ class TexturesTask:
         device = self._held_out.device
         with torch.autocast(device.type, torch.bfloat16, enabled=profits_from_bfloat16(device)):
             errors = [_error(network, batch) for batch in self._examined]
-            fixed = torch.Generator(device).manual_seed(3)
-            made = sample_textures(network, _JUDGED, self._held_out.shape[-1], fixed)
+        fixed = torch.Generator(device).manual_seed(3)
+        made = sample_textures(network, _JUDGED, self._held_out.shape[-1], fixed)
         return {
             'fit': float(1.0 - torch.stack(errors).mean()),
             'spectrum': spectrum_distance(made, self._held_out),

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from kpvo_ros.synthetic.weather import WeatherLimits
     from kpvo_ros.synthetic.world import World
 
-_PRESETS = (('room', 36), ('loop_200m', 80))  # views of the map: some 0.4 and 2.5 m apart
-_STRANGE = 20  # images of another world of the same kind
+_VIEWS = {'room': 36, 'loop_200m': 80}  # of the map: some 0.4 and 2.5 m apart
+_STRANGE = {'room': 'corridor', 'loop_200m': 'street'}  # where strange images are from
+_STRANGE_COUNT = 20
+_OTHER_ATLAS = 1  # painted with the same asphalt to the pixel, a strange road would not be strange
 _NEAREST_M = 0.3  # that a query is displaced
 _SHARE = 0.25  # of a query that a view of the map must show as well
 _DRAWS = 40  # for each query; a room is too small to fill every bin
@@ -67,9 +69,9 @@ def rendered_trials(folder: Path, seed: int, per_bin: int) -> Iterator[Trial]:
     Raises:
         CommandError: the folder cannot be written.
     """
-    for preset, views in _PRESETS:
+    for preset in _VIEWS:
         path = folder / f'recovery_{preset}_seed{seed}_{per_bin}.npz'
-        yield _trial(preset, _kept(path, preset, seed, (views, per_bin)))
+        yield _trial(preset, _kept(path, preset, seed, per_bin))
 
 
 def draw_queries(mapped: Clip, world: World, per_bin: int, rng: np.random.Generator) -> Draw:
@@ -141,7 +143,7 @@ def _trial(preset: str, content: _Content) -> Trial:
     )
 
 
-def _kept(path: Path, preset: str, seed: int, counts: tuple[int, int]) -> _Content:
+def _kept(path: Path, preset: str, seed: int, per_bin: int) -> _Content:
     """What lies at the path when it was made by this very code; else made now and kept."""
     digest = _digest()
     try:
@@ -150,7 +152,7 @@ def _kept(path: Path, preset: str, seed: int, counts: tuple[int, int]) -> _Conte
                 return {name: file[name] for name in file.files}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass
-    content = _render(preset, seed, *counts)
+    content = _render(preset, seed, per_bin)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(path, allow_pickle=False, made_by=np.array(digest), **content)
@@ -170,27 +172,41 @@ def _digest() -> str:
     return digest.hexdigest()
 
 
-def _render(preset: str, seed: int, views: int, per_bin: int) -> _Content:
+def _render(preset: str, seed: int, per_bin: int) -> _Content:
     from kpvo_ros.synthetic.sequence import sequence
 
     place = sequence(preset, seed, fps=_FPS)
-    shots = [place.frame(i) for i in evenly(len(place), views)]
+    shots = [place.frame(i) for i in evenly(len(place), _VIEWS[preset])]
     poses = np.stack([shot.T_world_camera for shot in shots])
     grays = [shot.frame.gray for shot in shots]
     depths_m = [shot.frame.depth_m for shot in shots if shot.frame.depth_m is not None]
     mapped = Clip(preset, grays, depths_m, poses, place.camera)
     draw = draw_queries(mapped, place.world, per_bin, np.random.default_rng(seed))
-    elsewhere = sequence(preset, seed + 1, fps=_FPS)
-    strange = [elsewhere.frame(i).frame.gray for i in evenly(len(elsewhere), _STRANGE)]
     return {
         'grays': np.stack(grays),
         'depths_m': np.stack(depths_m),
         'poses': poses,
-        'strange': np.stack(strange),
+        'strange': _strange(preset, seed + 1),
         'same_light': _pictures([_Style(place.world)], place, draw.poses),
         'other_light': _pictures(_styles(place), place, draw.poses),
         **{f'query_{name}': value for name, value in draw._asdict().items()},
     }
+
+
+def _strange(preset: str, seed: int) -> np.ndarray:
+    """(N, H, W) uint8 along a place of that kind, painted differently."""
+    from kpvo_ros.synthetic.indoor import make_corridor
+    from kpvo_ros.synthetic.sequence import sequence
+    from kpvo_ros.synthetic.streets import make_street
+    from kpvo_ros.synthetic.texture import standard_atlas
+
+    atlas = standard_atlas(_OTHER_ATLAS)
+    if _STRANGE[preset] == 'corridor':
+        world = make_corridor(seed, atlas=atlas)
+    else:
+        world = make_street(seed, atlas=atlas)
+    other = dataclasses.replace(sequence(_STRANGE[preset], seed, fps=_FPS), world=world)
+    return np.stack([other.frame(i).frame.gray for i in evenly(len(other), _STRANGE_COUNT)])
 
 
 class _Style(NamedTuple):

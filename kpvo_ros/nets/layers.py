@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -114,8 +114,7 @@ class NormedConv2d(Conv2d):
     ) -> None:
         super().__init__(inputs, outputs, kernel, stride, generator=generator)
         self.register_parameter('bias', None)
-        self.norm = nn.BatchNorm2d(outputs)
-        self.norm.num_batches_tracked = None  # a count is no weight, and nobody asks for it
+        self.norm = _BatchNorm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, I, H, W) -> (B, O, H', W')."""
@@ -130,6 +129,21 @@ class NormedConv2d(Conv2d):
             self, self.weight.detach() * scale[:, None, None, None],
             norm.bias.detach() - norm.running_mean * scale,
         )  # fmt: skip
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """Without the count of batches, which is no weight and which nobody asks for."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.num_batches_tracked = None
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        # From version 2 on torch takes a missing count for what it is.
+        metadata = {**local_metadata, 'version': 2}
+        super()._load_from_state_dict(state_dict, prefix, metadata, *args)
 
 
 class Stage(nn.Module):

@@ -8,9 +8,8 @@ import re
 from cli_stage import N_FRAMES, STEP_M, write_bag
 import numpy as np
 import pytest
-import yaml
 
-from kpvo_ros.cli import bench_context, bench_odometry
+from kpvo_ros.cli import bench_cases, bench_context, bench_odometry
 from kpvo_ros.cli.bench import BENCHES, BenchOptions, Measurement, Table
 from kpvo_ros.cli.bench_case_list import Case
 from kpvo_ros.cli.bench_floors import Floor, judge, within
@@ -166,7 +165,16 @@ def test_a_case_that_fails_misses_its_floors_and_lets_the_others_run(wall, tmp_p
     assert result.tables[-1].rows == [('cases: wrong', 'path_m', 'none', 'at least 0')]
 
 
-def test_parameters_of_the_user_take_the_place_of_those_of_a_case(wall, tmp_path, capsys):
+def test_parameters_of_the_user_take_the_place_of_those_of_a_case(
+    wall, tmp_path, capsys, monkeypatch
+):
+    used, replay = [], bench_cases.replay
+
+    def watched(source, config, *args, **options):
+        used.append(config)
+        return replay(source, config, *args, **options)
+
+    monkeypatch.setattr(bench_cases, 'replay', watched)
     path = tmp_path / 'bench.json'
     words = ['bench', 'odometry', '--data', str(wall), '--work', str(tmp_path / 'work')]
     words += ['--seed', '0', '--only', 'wall_depth', '--json', str(path)]
@@ -178,9 +186,7 @@ def test_parameters_of_the_user_take_the_place_of_those_of_a_case(wall, tmp_path
     assert numbers['with'] == given
     assert list(numbers['cases']) == ['wall depth']  # the other parts have their own parameters
     assert numbers['cases']['wall depth']['words'] == given  # scale.source=depth is gone
-    (used,) = (tmp_path / 'work').rglob('config.yaml')
-    config = yaml.safe_load(used.read_text())
-    assert (config['scale']['source'], config['memory']['extractor']) == ('none', 'orb')
+    assert [(c.scale.source, c.memory.extractor) for c in used] == [('none', 'orb')]
 
 
 def test_parameters_are_refused_before_anything_is_measured(asked, tmp_path, capsys):

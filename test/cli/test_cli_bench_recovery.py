@@ -160,15 +160,15 @@ def test_rendered_places_are_kept_until_what_makes_them_changes(monkeypatch, tmp
     monkeypatch.setattr(worlds, '_render', render)
     path = tmp_path / 'deep' / 'room.npz'
     for _ in range(2):
-        assert worlds._kept(path, 'room', 3, (36, 10))['poses'].shape == (1, 4, 4)
+        assert worlds._kept(path, 'room', 3, 10)['poses'].shape == (1, 4, 4)
     assert len(rendered) == 1
     path.write_bytes(path.read_bytes()[:80])
-    worlds._kept(path, 'room', 3, (36, 10))
+    worlds._kept(path, 'room', 3, 10)
     monkeypatch.setattr(worlds, '_digest', lambda: 'another')
-    worlds._kept(path, 'room', 3, (36, 10))
-    assert rendered == [('room', 3, 36, 10)] * 3
+    worlds._kept(path, 'room', 3, 10)
+    assert rendered == [('room', 3, 10)] * 3
     with pytest.raises(KpvoError, match='--work'):
-        worlds._kept(path / 'room.npz', 'room', 3, (36, 10))
+        worlds._kept(path / 'room.npz', 'room', 3, 10)
 
 
 # ------------------------------------------------------------------------------------- answers

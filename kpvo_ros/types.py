@@ -156,7 +156,7 @@ class OdometryEstimate:
         twist: (6,) velocity vx vy vz wx wy wz of the base in base axes, m/s and rad/s.
         twist_covariance: (6, 6) of `twist`.
         status: see `Status`.
-        reason: one line that explains a status other than TRACKING, else ''.
+        reason: one line that explains the status; '' for TRACKING, or that the camera stands.
         features: the keypoints the step worked with (already computed, free to publish).
         inliers: how many of them support the pose.
         scale: metres per map unit; 1.0 when the map is metric.

@@ -28,6 +28,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--camera-info-topic', metavar='TOPIC', help='default: beside the image')
     group.add_argument('--depth-topic', metavar='TOPIC', help='depth aligned to the image')
     group.add_argument('--odometry-topic', metavar='TOPIC', help='odometry of the wheels')
+    group.add_argument('--imu-topic', metavar='TOPIC', help='IMU whose gyro is read')
     group.add_argument('--ground-truth-topic', metavar='TOPIC', help='true poses')
     group.add_argument('--intrinsics', type=Path, metavar='YAML', help='camera calibration file')
     group.add_argument('--rectified', action='store_true', help='bag images are rectified: use P')
@@ -46,6 +47,7 @@ def open_source_of(args: argparse.Namespace) -> Source:
         camera_info_topic=args.camera_info_topic,
         depth_topic=args.depth_topic,
         odometry_topic=args.odometry_topic,
+        imu_topic=args.imu_topic,
         ground_truth_topic=args.ground_truth_topic,
         intrinsics=args.intrinsics,
         rectified=args.rectified,

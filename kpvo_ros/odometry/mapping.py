@@ -84,7 +84,6 @@ class Mapping:
         self._begun = 0  # maps
         self._home_id = 0  # of the map in which the remembered places lie
         self._is_adrift = False
-        self._is_first = True  # nothing had been measured when the map was begun
         self._camera: Camera | None = None
         self._watch = Stopwatch()  # of the work at hand
         self.has_map = False
@@ -223,7 +222,7 @@ class Mapping:
         """The map and its unit are known: tell the pose for the first time."""
         if self._tells_late:
             self._told.jump(self.motion)
-        elif self._is_first:  # odom begins here; else the told pose walks over from where it was
+        else:  # the map is put where the robot was told to be, so that it takes no leap
             self._move(self._told.T_odom_camera @ se3.inverse(self.motion.T_odom_camera))
 
     def _locate_waiting(self, camera: Camera) -> None:

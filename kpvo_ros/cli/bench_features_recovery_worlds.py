@@ -155,7 +155,7 @@ def _kept(path: Path, preset: str, seed: int, per_bin: int) -> _Content:
     content = _render(preset, seed, per_bin)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, allow_pickle=False, made_by=np.array(digest), **content)
+        np.savez(path, made_by=np.array(digest), **content)  # type: ignore[arg-type]
     except OSError as error:
         raise CommandError(
             f'{path}: cannot be written ({error.strerror}); choose another --work'

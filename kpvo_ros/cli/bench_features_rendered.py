@@ -105,7 +105,7 @@ def _kept(path: Path, render: Callable[[], _Content]) -> _Content:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open('wb') as file:
-            np.savez(file, allow_pickle=False, renderer=np.array(digest), **content)
+            np.savez(file, renderer=np.array(digest), **content)  # type: ignore[arg-type]
     except OSError as error:
         raise CommandError(
             f'{path}: cannot be written ({error.strerror}); choose another --work'

@@ -5,7 +5,7 @@ It is a velocity field for flow matching (Lipman 2023, "Flow matching for genera
 answers noise - picture. What is linear in this answer is computed, not learned (after Karras 2022,
 "Elucidating the design space of diffusion-based generative models"; here for a straight flow).
 The body works at half the resolution, on 2 x 2 pixels as channels, which is what a CPU can pay
-for. Seed 000 [0021]: textures of rendered things made by a diffusion model.
+for. Seed 000 [0025]: textures of rendered things made by a diffusion model.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 
 Fully convolutional and made for a CPU: almost all arithmetic happens at 1/8 and below, and the
 score branch is narrow, because localisation needs resolution and not width. Every pixel gets a
-score (seed 000, "jeder Pixel"); the whole is trained by two methods, see kpvo_ros/methods.
+score (seed 000); the whole is trained by two methods, see kpvo_ros/methods.
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ class Odometry:
             self._told.follow(motion, motion.T_odom_camera)
             self._tell_late()
         self._status, self._reason = Status.TRACKING, 'standing still'
-        self._inliers, self._is_blind = len(self._mapping.sights), False
+        self._inliers, self._is_blind, self._lost_since_ns = len(self._mapping.sights), False, None
 
     def _start(self, frame: Frame, sights: Sights | None) -> bool:
         """No map yet. Returns whether the frame was kept as a view."""
@@ -304,7 +304,7 @@ class Odometry:
                 return True
         self._miss(frame.stamp_ns, problem)
         mapping.sights = NO_SIGHTS
-        lost_ns = frame.stamp_ns - (self._lost_since_ns or frame.stamp_ns)
+        lost_ns = 0 if self._lost_since_ns is None else frame.stamp_ns - self._lost_since_ns
         if lost_ns > self._config.keyframes.restart_after_s * 1e9:
             _log.warning('lost for %.1f s: new map at the held pose', lost_ns * 1e-9)
             self._forget_map()

@@ -1,6 +1,6 @@
 """Textures from outside, e.g. of a diffusion model, in place of procedural materials.
 
-Seed 000 [0021] lets a generator make the texture of rendered things. Here it enters: for every
+Seed 000 [0025] lets a generator make the texture of rendered things. Here it enters: for every
 thing, half of the materials that its surfaces choose from become pictures from outside.
 """
 

@@ -13,7 +13,7 @@ from kpvo_ros.errors import SyntheticError
 
 
 class PhotoSet:
-    """Photos that batches are cut from; seed 000 [0020]: "a set of training images".
+    """Photos that batches are cut from; seed 000 [0008]: "a set of training images".
 
     Args:
         recordings: lists of images (H, W, 3) uint8 RGB, each list one recording; sizes may

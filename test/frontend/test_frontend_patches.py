@@ -333,7 +333,7 @@ def test_rolling_turns_the_patch():
     angles=st.tuples(*[st.floats(-0.4, 0.4)] * 3),
     move=st.tuples(*[st.floats(-0.8, 0.8)] * 3),
     depth=st.floats(2.0, 30.0),
-    lean=st.tuples(*[st.floats(-1.5, 1.5)] * 2),
+    lean=st.just((0.0, 0.0)) | st.tuples(*[st.floats(-1.5, 1.5)] * 2),
     pixel=st.tuples(st.floats(60, 260), st.floats(50, 190)),
 )
 @settings(deadline=None, max_examples=80)
@@ -351,7 +351,9 @@ def test_the_bending_is_that_of_the_homography_of_the_plane(angles, move, depth,
     expected = np.stack([right - left, down - up], axis=1)
     pose = se3.from_rt(rotation, t)
     warp = patch_warp(CAMERA, ray, np.array([rho]), m[None, :2], pose)
-    np.testing.assert_allclose(warp[0], expected, rtol=0.02, atol=0.02)
+    # A plane that leans bends lines within the reach of the difference; one that faces does not.
+    limit = 0.01 if lean == (0.0, 0.0) else 0.02
+    np.testing.assert_allclose(warp[0], expected, rtol=limit, atol=limit)
 
 
 def test_each_point_has_the_pose_of_its_own_keyframe(rng):

@@ -74,7 +74,7 @@ def test_a_keyframe_is_answered_before_its_keypoints_are_found(walk: Film) -> No
     assert estimate.is_keyframe and took_s < SLOW_S / 2
     after = odometry.step(walk.frames[walk.frames.index(frame) + 1])
     assert after.stage_ms['wait'] > 0.5e3 * SLOW_S  # the next frame needs the map
-    assert slow.threads and all('MainThread' not in name for name in slow.threads)
+    assert slow.threads and all(name.startswith('extraction') for name in slow.threads)
     odometry.close()
 
 

@@ -139,6 +139,24 @@ def test_after_a_long_blackout_a_new_map_begins_at_the_held_pose(
     np.testing.assert_allclose(moved, wanted, atol=0.02)
 
 
+def test_a_dark_flicker_before_a_rest_is_no_loss_after_it(walk: Film) -> None:
+    """One dark frame, a long stand, one more dark frame: the second is lost for one frame."""
+    frame = walk.frames[20]
+    still = [
+        dataclasses.replace(frame, stamp_ns=frame.stamp_ns + row * PERIOD_NS)
+        for row in range(1, 101)
+    ]
+    still[2], still[80] = black(still[2]), black(still[80])
+    later = [
+        dataclasses.replace(one, stamp_ns=one.stamp_ns + 100 * PERIOD_NS)
+        for one in walk.frames[21:40]
+    ]
+    estimates = run([*walk.frames[:21], *still, *later])
+    assert {one.map_id for one in estimates} == {0}
+    assert statuses(estimates).count('L') == 2
+    assert statuses(estimates[-19:]) == 'T' * 19
+
+
 def test_a_black_minute_holds_the_pose(walk: Film) -> None:
     odometry = Odometry(config(), T_BASE_CAMERA)
     before = [odometry.step(frame) for frame in walk.frames[:20]]

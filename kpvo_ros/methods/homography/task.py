@@ -92,9 +92,10 @@ class HomographyTask:
     ) -> None:
         network = network or KeypointNetConfig()
         generator = torch.Generator().manual_seed(seed)
-        self.network: nn.Module = KeypointNet(network, generator=generator).to(device)
+        self.network: nn.Module = KeypointNet(network, generator=generator)
         if init is not None:
             fill(self.network, init)
+        self.network.to(device)  # after `fill`, which takes the tensors as they are
         self._make_pairs, self._pairs = make_pairs, pairs
         self._sizes, self._loss, self._notes = network, loss, notes or {}
         fixed = torch.Generator(held_out.device).manual_seed(1)

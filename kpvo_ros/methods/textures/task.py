@@ -85,9 +85,10 @@ class TexturesTask:
         device: torch.device | str = 'cpu',
     ) -> None:
         sizes = network or DiffusionConfig()
-        net = DiffusionNet(sizes, generator=torch.Generator().manual_seed(seed)).to(device)
+        net = DiffusionNet(sizes, generator=torch.Generator().manual_seed(seed))
         if init is not None:
             fill(net, init)
+        net.to(device)  # after `fill`, which takes the tensors as they are
         place = net.examples.device
         net.examples = measure(make(sizes.examples, torch.Generator(place).manual_seed(2)))
         self.network: nn.Module = net

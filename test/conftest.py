@@ -14,7 +14,7 @@ import pytest
 
 # Before anybody imports a library that reads them.
 os.environ['MPLBACKEND'] = 'Agg'
-os.environ.setdefault('OMP_NUM_THREADS', '2')
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # on a busy machine two stall each other
 
 ROOT = Path(__file__).resolve().parent.parent
 _SEED = 20240607
@@ -37,7 +37,7 @@ def rng() -> np.random.Generator:
 def torch_generator() -> Any:
     """The same for torch."""
     torch = pytest.importorskip('torch')
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # threads that wait for each other stall on a busy machine
     return torch.Generator().manual_seed(_SEED)
 
 

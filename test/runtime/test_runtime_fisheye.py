@@ -37,7 +37,7 @@ class FisheyeFilm:
 def film() -> FisheyeFilm:
     """Two and a half seconds of a walk through a room."""
     torch = pytest.importorskip('torch')
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     from kpvo_ros.synthetic.sequence import sequence
 
     recording = sequence('room', 2, camera=FISHEYE)

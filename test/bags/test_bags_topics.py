@@ -36,6 +36,7 @@ def test_a_depth_camera_is_understood_without_a_word():
         odometry='/odom',
         ground_truth='/ground_truth/odom',
         tf_static='/tf_static',
+        imu='/imu',
     )
     assert any('image topic guessed' in note and 'image_topic' in note for note in notes)
 

@@ -55,12 +55,12 @@ def sample_textures(
     shape = (count, 3, size_px, size_px)
     state = torch.randn(shape, generator=generator, device=generator.device).to(device)
     times = [*torch.linspace(1.0, _LAST, steps).tolist(), 0.0]
-    for now, then in itertools.pairwise(times):
-        velocity = _velocity(field, state, now, conditions)
-        ahead = state + (then - now) * velocity
-        if then > 0.0:
-            mean = 0.5 * (velocity + _velocity(field, ahead, then, conditions))
-            ahead = state + (then - now) * mean
+    for time, following in itertools.pairwise(times):
+        velocity = _velocity(field, state, time, conditions)
+        ahead = state + (following - time) * velocity
+        if following > 0.0:
+            mean = 0.5 * (velocity + _velocity(field, ahead, following, conditions))
+            ahead = state + (following - time) * mean
         state = ahead
     return (0.5 + 0.5 * state).clamp(0.0, 1.0)
 

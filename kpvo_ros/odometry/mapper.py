@@ -96,7 +96,7 @@ class Mapper:
             ignore: (H, W) bool, where nothing may be found again; None for nowhere.
 
         Returns:
-            All points seen in it, old and new, with their (new) indices.
+            All points seen in it, old and new, with their (new) indices. `settle` has to follow.
         """
         T_odom_camera = motion.T_odom_camera
         again = self._find_again(frame, sights, T_odom_camera)
@@ -109,13 +109,25 @@ class Mapper:
         added = self._add(frame, _pick(found, chosen), motion)
         sights = concatenate(sights, added)
         self.map.sights[-1] = sights
-        adjust(self.map, self._config.keyframes.adjust_window, SIGHT_SIGMA_PX / frame.camera.fx)
+        return self._prune(sights)
+
+    def settle(self, focal_px: float) -> np.ndarray:
+        """Adjust the map to the sights of its newest keyframe.
+
+        Args:
+            focal_px: of the camera.
+
+        Returns:
+            The points whose sights in it were dropped.
+        """
+        sights = self.map.sights[-1]
+        adjust(self.map, self._config.keyframes.adjust_window, SIGHT_SIGMA_PX / focal_px)
         # What the adjusted map cannot explain is a track that slid, or something that moves.
         error = self.map.sight_errors(sights, self.map.T_odom_keyframe[-1])
-        limit = self._config.tracking.inlier_threshold_px / frame.camera.fx
-        self.map.sights[-1] = sights[~(error > limit)]
+        is_wrong = error > self._config.tracking.inlier_threshold_px / focal_px
+        self.map.sights[-1] = sights[~is_wrong]
         measure_tilt(self.map, np.unique(self.map.anchor[sights.point])[-YOUNG_ROWS:])
-        return self._prune(self.map.sights[-1])
+        return sights.point[is_wrong]
 
     def measure(self, frame: Frame, sights: Sights, T_odom_camera: np.ndarray) -> None:
         """Fold sights from a known pose, and depth readings there, into the map."""

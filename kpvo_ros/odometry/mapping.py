@@ -30,6 +30,7 @@ from kpvo_ros.odometry.tracking import WIDE, Guess, Tracker
 from kpvo_ros.odometry.waiting import Waiting
 from kpvo_ros.types import Features, Frame
 
+_RARE = 4  # frames between keyframes from which on the map may be adjusted a frame later
 SPARE = np.diag([0.05**2] * 3 + [0.02**2] * 3)  # freedom of a camera that the wheels have led
 _log = logging.getLogger(__name__)
 
@@ -124,6 +125,8 @@ class Mapping:
         self.sights = NO_SIGHTS
         self.ignore: np.ndarray | None = None
         self._extracted: tuple[int, Features] | None = None
+        self._is_unsettled = False
+        self._taken = 0  # located frames since the last keyframe
 
     def _leave(self, rows: np.ndarray) -> None:
         """Remember keyframes of the map, unless nobody knows where it lies."""
@@ -184,14 +187,18 @@ class Mapping:
         factor = self._typical_depth / median_depth
         local_map.rescale(factor, T_first[:3, 3])
         self.motion.adjust(_stretched(T_now, factor, T_first[:3, 3]))
-        self._locate_waiting(frame.camera)
+        if self._tells_late:  # a robot will not ask for them
+            self._locate_waiting(frame.camera)
         self._add_keyframe(frame)
+        self._settle_keyframe(frame.camera)
+        self.motion.adjust(self.map.T_odom_keyframe[-1])
         self._accept(frame)
         return True
 
     def begin_from_place(self, frame: Frame, found: Recognised) -> None:
         """The frame, recognised, becomes a map at the place that was remembered."""
         self._leave_all()
+        self._is_unsettled = False
         self._places.discard_glances()
         self.motion.measure(frame.stamp_ns, found.T_odom_camera, found.covariance, found.noise)
         self.sights = self._mapper.begin(frame, self.extract(frame), self.motion)
@@ -266,6 +273,11 @@ class Mapping:
     def _take(self, frame: Frame, is_keyframe: bool) -> Stopwatch:
         self._camera = frame.camera
         watch = self._watch = Stopwatch()
+        self._taken += 1
+        if self._is_unsettled:
+            with watch.stage('adjust'):
+                self._settle_keyframe(frame.camera)
+                self._place_again(frame)
         with watch.stage('scale'):
             self._correct_scale(frame)
         with watch.stage('keyframe'):
@@ -291,6 +303,10 @@ class Mapping:
 
     def _make_keyframe(self, frame: Frame) -> None:
         self._add_keyframe(frame)
+        if self._taken < _RARE:
+            self._settle_keyframe(frame.camera)
+            self.motion.adjust(self.map.T_odom_keyframe[-1])
+        self._taken = 0
         self.policy.begin(self.sights)
         self._glance(frame)
 
@@ -299,7 +315,25 @@ class Mapping:
         self.sights = self._mapper.add_keyframe(
             frame, features.result, self.sights, self.motion, self.ignore
         )
-        self.motion.adjust(self.map.T_odom_keyframe[-1])
+        self._is_unsettled = True
+
+    def _settle_keyframe(self, camera: Camera) -> None:
+        """Adjust the map to the newest keyframe.
+
+        It may be done one frame after the keyframe was made: both at once let that frame wait
+        twice as long as a robot can afford. Where nearly every frame is a keyframe nothing would
+        be gained, and the frame in between stands on a map that is worse (docs/results.md).
+        """
+        self._is_unsettled = False
+        wrong = self._mapper.settle(camera.fx)
+        self.sights = self.sights[~np.isin(self.sights.point, wrong)]
+
+    def _place_again(self, frame: Frame) -> None:
+        """The pose of a frame in the map that has been adjusted since it was solved."""
+        guess = self.guess(frame.stamp_ns, self.sights, False)
+        pose = self._tracker.solve(self.sights, self.map, frame.camera, guess)
+        if pose is not None:
+            self.motion.adjust(pose.T_odom_camera)
 
     def _reconnect(self, frame: Frame) -> None:
         """A map that was begun anew looks for the old one."""

@@ -39,10 +39,10 @@ from kpvo_ros.odometry.tracking import Followed, Pose, Tracker
 from kpvo_ros.odometry.waiting import WaitingFrame
 from kpvo_ros.types import BadFrame, Frame, Gyro, OdometryEstimate, Status, WheelOdometry
 
-# Of `stage_ms`. The last three are those of the frame before, worked on after its answer; `wait`
+# Of `stage_ms`. The last four are those of the frame before, worked on after its answer; `wait`
 # is how long this frame had to wait for them.
 STAGES = (
-    'decode', 'wait', 'track', 'start', 'solve', 'search', 'scale', 'keyframe', 'places',
+    'decode', 'wait', 'track', 'start', 'solve', 'search', 'adjust', 'scale', 'keyframe', 'places',
 )  # fmt: skip
 _TIME_JUMP_NS = 1_000_000_000  # further back than this is another run, not a late frame
 _MIN_CONTRAST = 3.0  # grey levels of standard deviation; below, the image shows nothing

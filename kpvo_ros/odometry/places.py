@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 
 from kpvo_ros.config.runtime import VoConfig
 from kpvo_ros.frontend.extractor import load_extractor
+from kpvo_ros.frontend.threads import give_way
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.odometry.local_map import LocalMap, Sights
@@ -78,7 +79,7 @@ class Places:
                 max_keypoints=config.memory.max_keypoints,
             )
         )
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix='places')
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix='places', initializer=give_way)
         self._glances: dict[int, Future[Features]] = {}  # by stamp, of keyframes in the map
         self._T_glance: np.ndarray | None = None
         self._memory = KeyframeMemory(config.memory, config.seed)

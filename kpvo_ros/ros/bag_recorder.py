@@ -21,6 +21,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Int64
@@ -35,6 +36,7 @@ _RELIABLE = QoSProfile(depth=100)
 _ANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 _STATIC = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _SPIN_S = 0.1
+_MATCH_S = 0.05
 _LOOK_S = 0.5
 
 
@@ -76,8 +78,8 @@ class BagRecorder:
         self._node = node
         self._recording = recording
         self._heard: set[str] = set()
+        self._odometry = self._listen(Odometry, 'odom', _RELIABLE, recording.add_odometry)
         for message_type, topic, qos, use in (
-            (Odometry, 'odom', _RELIABLE, recording.add_odometry),
             (PoseStamped, f'{odometry_node}/camera_pose', _RELIABLE, recording.add_camera_pose),
             (DiagnosticArray, f'{odometry_node}/status', _RELIABLE, recording.add_status),
             (TFMessage, '/tf', _RELIABLE, None),
@@ -86,13 +88,24 @@ class BagRecorder:
             (DiagnosticArray, '/diagnostics', _RELIABLE, None),
         ):
             self._listen(message_type, topic, qos, use)
-        node.create_subscription(
-            Int64, 'bag_player/restamp_offset_ns', self._take_offset, LATCHED_QOS
-        )
+        self._listen_to_player = node.create_timer(_MATCH_S, self._listen_for_offset)
         wanted = {node.resolve_topic_name(topic) for topic in extra_topics}
         self._pending = wanted - self._heard
         if self._pending:
             node.create_timer(_LOOK_S, self._find_pending_topics)
+
+    def _listen_for_offset(self) -> None:
+        """Show the player a listener once the odometry can be heard, and not before.
+
+        Two processes may find each other seconds after the player has found both: the player
+        begins when somebody wants to know its offset (bag_player, --wait-for).
+        """
+        if not self._odometry.get_publisher_count():
+            return
+        self._node.destroy_timer(self._listen_to_player)
+        self._node.create_subscription(
+            Int64, 'bag_player/restamp_offset_ns', self._take_offset, LATCHED_QOS
+        )
 
     def _take_offset(self, message: Int64) -> None:
         self._recording.set_restamp_offset(message.data)
@@ -109,7 +122,7 @@ class BagRecorder:
 
     def _listen(
         self, message_type: Any, topic: str, qos: QoSProfile, use: Callable[[Any], None] | None
-    ) -> None:
+    ) -> Subscription:
         name = self._node.resolve_topic_name(topic)
         self._heard.add(name)
         type_name = f'{message_type.__module__.split(".")[0]}/msg/{message_type.__name__}'
@@ -119,7 +132,7 @@ class BagRecorder:
                 use(deserialize_message(data, message_type))
             self._recording.add_raw(name, type_name, data)
 
-        self._node.create_subscription(message_type, topic, store, qos, raw=True)
+        return self._node.create_subscription(message_type, topic, store, qos, raw=True)
 
 
 def main(args: Sequence[str] | None = None) -> int:

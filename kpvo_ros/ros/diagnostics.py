@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 import dataclasses
+import functools
 import importlib.metadata
 import threading
 import time
@@ -147,8 +148,9 @@ def status_message(
     return DiagnosticStatus(level=level, name=name, message=message, values=pairs)
 
 
+@functools.cache
 def package_version() -> str:
-    """Version of the installed package."""
+    """Version of the installed package; to look for it on the disk takes milliseconds."""
     try:
         return importlib.metadata.version('kpvo_ros')
     except importlib.metadata.PackageNotFoundError:

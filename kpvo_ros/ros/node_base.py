@@ -278,8 +278,9 @@ class ImageNode(LifecycleNode, abc.ABC):
 
     def _on_image(self, message: Any) -> None:
         self.monitor.count('received')
-        if self.is_active and not self._worker.offer(message):
-            self.monitor.count('dropped')
+        if self.is_active:
+            for _ in range(self._worker.offer(message)):
+                self.monitor.count('dropped')
 
     def _work(self, message: Any) -> None:
         stamp_ns = stamp_ns_of(message.header)

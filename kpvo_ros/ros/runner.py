@@ -27,16 +27,20 @@ def run(make_node: Callable[[], ImageNode], args: Sequence[str] | None, usage: s
         Exit code: 0 after a normal end, 1 when it could not start, 2 for a wrong command line.
     """
     words = list(sys.argv[1:] if args is None else args)
+    has_begun = False
     try:
         own_words = remove_ros_args(['node', *words])[1:]
         if own_words:
             print(usage, file=sys.stdout if own_words[0] in ('-h', '--help') else sys.stderr)
             return 0 if own_words[0] in ('-h', '--help') else 2
         rclpy.init(args=words)
+        has_begun = True
         return _spin(make_node)
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
     except (KpvoError, RuntimeError, ValueError) as error:
+        if has_begun and not rclpy.ok():  # Ctrl-C while starting: ROS is gone, that is all
+            return 0
         # rcl's own messages are several lines; the first says what is wrong with the arguments.
         print(f'cannot start: {str(error).splitlines()[0]}', file=sys.stderr)
         return 1
@@ -51,7 +55,7 @@ def _spin(make_node: Callable[[], ImageNode]) -> int:
     try:
         executor.add_node(node)
         if node.parameters.record.node.autostart and not _bring_up(node):
-            return 1
+            return 1 if rclpy.ok() else 0
         executor.spin()
     finally:
         node.destroy_node()

@@ -1,17 +1,24 @@
-"""A thread that always works on the newest item and counts what it had to leave out.
+"""A thread that works on the newest item and counts what it had to leave out.
 
-A camera that is faster than the algorithm must cost frames, never latency: the mailbox has one
-slot, and an item nobody took is replaced. The thread that offers items only stores a reference.
+A camera that is faster than the algorithm must cost frames, never latency: an item nobody took is
+replaced by a newer one. Only when the work is usually done before the next item comes, an item
+may wait behind another: one step that took long costs a moment then, and no frame. The thread that
+offers items only stores a reference.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 import logging
 import threading
+import time
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
+_QUEUE = 2  # items that wait, at most
+_USUAL = 0.1  # weight of the newest duration in the usual one
+_SPARE = 0.9  # of the time between two items that work may take for an item to wait
 _log = logging.getLogger(__name__)
 
 
@@ -22,6 +29,7 @@ class LatestWorker(Generic[Item]):
         handle: the work; must not block for ever.
         on_error: called in the thread with an exception that `handle` let out; the thread goes on.
         name: name of the thread.
+        clock: monotonic seconds.
 
     Attributes:
         dropped: items that were replaced before anybody took them.
@@ -32,12 +40,17 @@ class LatestWorker(Generic[Item]):
         handle: Callable[[Item], None],
         on_error: Callable[[Exception], None],
         name: str = 'worker',
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._handle = handle
         self._on_error = on_error
         self._name = name
+        self._clock = clock
         self._wake = threading.Condition()
-        self._slot: Item | None = None
+        self._queue: deque[Item] = deque()
+        self._offered_s: float | None = None
+        self._period_s = 0.0  # usual time between two items; 0 before anything is known
+        self._work_s = 0.0  # usual time that one takes
         self._running = False
         self._thread: threading.Thread | None = None
         self.dropped = 0
@@ -51,14 +64,14 @@ class LatestWorker(Generic[Item]):
         self._thread.start()
 
     def stop(self, timeout_s: float = 5.0) -> bool:
-        """End after the item in work; the item in the slot is thrown away.
+        """End after the item in work; those that wait are thrown away.
 
         Returns:
             False when the thread was still busy after `timeout_s`.
         """
         with self._wake:
             self._running = False
-            self._slot = None
+            self._queue.clear()
             self._wake.notify_all()
         thread, self._thread = self._thread, None
         if thread is None or thread is threading.current_thread():
@@ -66,43 +79,62 @@ class LatestWorker(Generic[Item]):
         thread.join(timeout_s)
         return not thread.is_alive()
 
-    def offer(self, item: Item) -> bool:
-        """Put `item` into the slot.
+    def offer(self, item: Item) -> int:
+        """Let `item` be worked on next, or after the one that waits.
 
         Returns:
-            False when an older item was dropped for it.
+            How many older items were dropped for it.
         """
         with self._wake:
             if not self._running:
-                return True
-            replaced = self._slot is not None
-            self.dropped += replaced
-            self._slot = item
+                return 0
+            now_s = self._clock()
+            if self._offered_s is not None:
+                self._period_s = _usual(self._period_s, now_s - self._offered_s)
+            self._offered_s = now_s
+            dropped = max(0, len(self._queue) + 1 - self._room())
+            for _ in range(dropped):
+                self._queue.popleft()
+            self.dropped += dropped
+            self._queue.append(item)
             self._wake.notify()
-        return not replaced
+        return dropped
 
     def clear(self) -> None:
-        """Throw away the item that waits."""
+        """Throw away the items that wait."""
         with self._wake:
-            self._slot = None
+            self._queue.clear()
+
+    def _room(self) -> int:
+        """How many items may wait."""
+        keeps_up = 0.0 < self._work_s < _SPARE * self._period_s
+        return _QUEUE if keeps_up else 1
 
     def _run(self) -> None:
         mine = threading.current_thread()
         while True:
             with self._wake:
-                while self._running and self._thread is mine and self._slot is None:
+                while self._running and self._thread is mine and not self._queue:
                     self._wake.wait()
                 if not self._running or self._thread is not mine:
                     return
-                item, self._slot = self._slot, None
-            assert item is not None
+                item = self._queue.popleft()
+            began_s = self._clock()
             try:
                 self._handle(item)
             except Exception as error:  # one bad item must not end the thread
                 self._report(error)
+            took_s = self._clock() - began_s
+            with self._wake:
+                self._work_s = _usual(self._work_s, took_s)
 
     def _report(self, error: Exception) -> None:
         try:
             self._on_error(error)
         except Exception:  # nor must a reporter that fails
             _log.exception('an error of the worker could not be reported')
+
+
+def _usual(before_s: float, newest_s: float) -> float:
+    """Running mean of durations, begun with the first one."""
+    return newest_s if before_s == 0.0 else before_s + _USUAL * (newest_s - before_s)

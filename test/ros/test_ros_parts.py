@@ -263,9 +263,9 @@ def test_the_worker_takes_the_newest_and_counts_the_rest() -> None:
     worker = LatestWorker[int](handle, lambda error: None)
     worker.offer(-1)  # not started: thrown away
     worker.start()
-    assert worker.offer(0)
+    assert worker.offer(0) == 0
     assert begun.wait(10.0)
-    assert [worker.offer(i) for i in (1, 2, 3)] == [True, False, False]
+    assert [worker.offer(i) for i in (1, 2, 3)] == [0, 1, 1]
     go.set()
     wait_until(lambda: len(taken) == 2, 'the newest item')
     assert worker.stop()
@@ -273,6 +273,37 @@ def test_the_worker_takes_the_newest_and_counts_the_rest() -> None:
     assert worker.dropped == 2
     worker.offer(4)
     assert taken == [0, 3]
+
+
+@pytest.mark.parametrize(('work_s', 'dropped'), [(0.02, 0), (0.05, 1)])
+def test_an_item_waits_behind_another_only_where_work_usually_keeps_up(
+    work_s: float, dropped: int
+) -> None:
+    now_s, taken = [0.0], []
+    begun, go = threading.Event(), threading.Event()
+
+    def handle(item: int) -> None:
+        if item == 5:
+            begun.set()
+            assert go.wait(10.0)
+        now_s[0] += work_s
+        taken.append(item)
+
+    worker = LatestWorker[int](handle, lambda error: None, clock=lambda: now_s[0])
+    worker.start()
+    for item in range(5):
+        now_s[0] = item * 0.033
+        assert worker.offer(item) == 0
+        wait_until(lambda n=item: len(taken) == n + 1, 'the item')
+        wait_until(lambda n=item: worker._work_s > 0.0, 'the duration')
+    worker.offer(5)
+    assert begun.wait(10.0)
+    assert worker.offer(6) == 0
+    assert worker.offer(7) == dropped
+    go.set()
+    wait_until(lambda: taken[-1] == 7, 'the last item')
+    assert worker.stop()
+    assert taken == [*range(6), *([6] if not dropped else []), 7]
 
 
 def test_the_worker_survives_errors_of_the_work_and_of_the_reporter() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from ros_stage import FRAME_NS, Scene, wait_until
 
 from kpvo_ros.bags.reader import Bag
@@ -22,6 +23,8 @@ from kpvo_ros.evaluation.files import read_trajectory
 from kpvo_ros.evaluation.states import read_states
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
+from kpvo_ros.ros.node_base import ImageNode
+from kpvo_ros.ros.runner import run
 
 FRAMES = 60
 VO = [
@@ -177,6 +180,18 @@ def test_nodes_end_quietly_on_ctrl_c(programs: Programs) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
         assert 'Traceback' not in output(process)
+
+
+def test_ctrl_c_while_a_node_starts_is_no_error(ros_domain_id: int) -> None:
+    def interrupted() -> ImageNode:
+        rclpy.shutdown()  # what rclpy's signal handler does
+        raise RuntimeError('the context is not valid')
+
+    def broken() -> ImageNode:
+        raise RuntimeError('no such thing')
+
+    assert run(interrupted, [], '') == 0
+    assert run(broken, [], '') == 1
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def _device(name: str, threads: int | None, environment: Mapping[str, str]) -> t
     import cv2
     import torch
 
+    from kpvo_ros.training.memory import keep_freed_memory
+
     if threads is not None:
         if threads < 1:
             raise CommandError(f'--threads {threads} is not positive; give at least 1')
@@ -127,6 +129,7 @@ def _device(name: str, threads: int | None, environment: Mapping[str, str]) -> t
     if name == 'cuda' and not torch.cuda.is_available():
         raise CommandError('torch sees no GPU; install its drivers or use --device cpu')
     if name == 'cpu' or not torch.cuda.is_available():
+        keep_freed_memory()
         return torch.device('cpu')
     device = torch.device('cuda', int(environment.get('LOCAL_RANK', '0')))
     torch.cuda.set_device(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from kpvo_ros.synthetic.scene_pairs import SceneBank
 
 _ROOM = 1.3  # shorter side of a photo, in pieces that are cut from it
-_HELD_OUT = 32  # pictures that are looked at in a validation
+_HELD_OUT = 96  # pictures that are looked at in a validation
 _HELD_OUT_PX = 320
 _BANK_SEED = 20240607
 
@@ -86,20 +87,30 @@ def _held_out_crops(images: list[np.ndarray]) -> Tensor:
 def _objects(config: HomographyConfig, inputs: Inputs) -> ObjectBank:
     import numpy as np
 
+    from kpvo_ros.synthetic.content_folder import load_content
     from kpvo_ros.synthetic.coverings import load_textures
     from kpvo_ros.synthetic.object_bank import BankSize, ObjectBank, render_bank
 
     folder = Path(config.textures) if config.textures else None
+    size = BankSize(objects=config.bank_objects)
 
     def make(progress: Callable[[int, int], None]) -> ObjectBank:
-        size = BankSize(objects=config.bank_objects)
         rng = np.random.default_rng(_BANK_SEED)
         made = None if folder is None else load_textures(folder)
         return render_bank(rng, size, textures=made, device=inputs.device, progress=progress)
 
-    cover = '' if folder is None else f'_{folder.resolve().name}'
+    cover = '' if folder is None else f'_{folder.resolve().name}_{_digest(folder)}'
     path = inputs.bank / f'objects_{config.bank_objects}{cover}.safetensors'
-    return _kept(path, ObjectBank, make, 'things', inputs).to(inputs.device)
+    bank = _kept(path, ObjectBank, make, 'things', inputs)
+    if config.content:  # read every time: pictures are quickly read and may have changed
+        bank = bank.joined(load_content(Path(config.content), size))
+    return bank.to(inputs.device)
+
+
+def _digest(folder: Path) -> str:
+    """Tells folders of pictures apart that have the same name."""
+    files = sorted((path.name, path.stat().st_size) for path in folder.glob('*.*'))
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:8]
 
 
 def _scenes(config: HomographyConfig, inputs: Inputs) -> SceneBank:

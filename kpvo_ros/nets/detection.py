@@ -94,6 +94,23 @@ def textured(gray: Tensor) -> Tensor:
     return pixels[:, :height, :width]
 
 
+def largest_around(values: Tensor, radius: int) -> Tensor:
+    """Maximum of (B, H, W) over squares of 2 radius + 1; six times as fast as torch's pooling.
+
+    Shifted copies are compared; every round doubles the window, the last one may overlap.
+    """
+    for dim in (1, 2):
+        pad = (radius, radius) if dim == 2 else (0, 0, radius, radius)
+        values = F.pad(values, pad, value=-torch.inf)
+        window = 1
+        while window < 2 * radius + 1:
+            step = min(window, 2 * radius + 1 - window)
+            size = values.shape[dim] - step
+            values = torch.maximum(values.narrow(dim, 0, size), values.narrow(dim, step, size))
+            window += step
+    return values
+
+
 def _check(logits: Tensor, count: int, radius: int, allowed: Tensor | None) -> None:
     if logits.ndim != 3:
         raise NetworkError(f'logits are (B, H, W), got {tuple(logits.shape)}')
@@ -107,31 +124,13 @@ def _check(logits: Tensor, count: int, radius: int, allowed: Tensor | None) -> N
 
 def _peaks(logits: Tensor, radius: int, threshold: float, border: int) -> Tensor:
     """(B, H, W) bool: largest in their window, above the threshold, off the border."""
-    largest = _largest(_largest(logits, radius, 1), radius, 2)
+    largest = largest_around(logits, radius)
     peak = (logits == largest) & (logits > threshold)
     peak[:, :border] = False
     peak[:, -border:] = False
     peak[:, :, :border] = False
     peak[:, :, -border:] = False
     return peak
-
-
-def _largest(values: Tensor, radius: int, dim: int) -> Tensor:
-    """Maximum over windows of 2 radius + 1 along `dim`; six times as fast as torch's pooling.
-
-    Shifted copies are compared; every round doubles the window, the last one may overlap.
-    """
-    side, length = 2 * radius + 1, values.shape[dim]
-    pad = (radius, radius) if dim == 2 else (0, 0, radius, radius)
-    values = F.pad(values, pad, value=-torch.inf)
-    window = 1
-    while window < side:
-        step = min(window, side - window)
-        size = values.shape[dim] - step
-        values = torch.maximum(values.narrow(dim, 0, size), values.narrow(dim, step, size))
-        window += step
-    assert values.shape[dim] == length
-    return values
 
 
 def _keypoints(

@@ -51,6 +51,7 @@ class Pairs:
         to1, to0: correspondences of the pixels of image0, of image1.
         movable0, movable1: (B, H, W) bool: the pixel lies on a thing that moved on its own
             between the views (its correspondence is nevertheless that of the thing).
+        plain: both images before their styles, None where nobody kept them.
     """
 
     image0: Tensor
@@ -59,6 +60,7 @@ class Pairs:
     to0: Correspondence
     movable0: Tensor
     movable1: Tensor
+    plain: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -66,7 +68,10 @@ class Pairs:
 
     def swapped(self) -> Pairs:
         """The same pairs with the images exchanged."""
-        return Pairs(self.image1, self.image0, self.to0, self.to1, self.movable1, self.movable0)
+        plain = None if self.plain is None else self.plain[::-1]
+        return Pairs(
+            self.image1, self.image0, self.to0, self.to1, self.movable1, self.movable0, plain
+        )
 
 
 def join(parts: Sequence[Pairs]) -> Pairs:

@@ -125,7 +125,7 @@ class _Loop:
             self._validate(0)
         while not self._pause_or_end():
             self._step()
-            self._tell()
+            self._tell(1 if self._progress() >= 1.0 else self._config.log_every_steps)
             self._validate(int(self._progress() * self._config.validations))
             if self._at.elapsed_s - self._saved_s >= self._config.checkpoint_every_s:
                 self._save()
@@ -189,9 +189,10 @@ class _Loop:
 
     # ------------------------------------------------------------------------ what is told
 
-    def _tell(self) -> None:
+    def _tell(self, at_least: int) -> None:
+        """Record what the last steps cost, when there were so many of them."""
         steps = self._at.step - self._told[0]
-        if steps < self._config.log_every_steps or not self._recent:
+        if steps < at_least or not self._recent:
             return
         step_s = (self._at.elapsed_s - self._told[1]) / steps
         parts = {'total': torch.stack([loss.total for loss, _ in self._recent]).mean()}
@@ -295,6 +296,7 @@ class _Loop:
         self._at.validated = min(self._at.validated, reached)
 
     def _finish(self) -> None:
+        self._tell(1)
         if self._progress() >= 1.0:
             self._validate(self._config.validations)
         self._save()

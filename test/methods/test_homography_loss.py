@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -25,6 +26,7 @@ from kpvo_ros.methods.homography.targets import (
     both_views,
     find_candidates,
     judge,
+    merge,
     pixel_of,
     to_cells,
 )
@@ -37,7 +39,7 @@ SHIFT = (8.0, 4.0)  # content moves so far right and down from image 0 to image 
 POINTS = ((20.0, 20.0), (36.0, 28.0), (22.0, 44.0))  # in image 0
 
 
-def shifted_pairs(movable: bool = False) -> Pairs:
+def shifted_pairs() -> Pairs:
     """A pair under a pure shift; the images are empty, which the losses do not look at."""
     grid = pixel_grid(SIZE, SIZE)[None]
     ways = []
@@ -45,8 +47,8 @@ def shifted_pairs(movable: bool = False) -> Pairs:
         there = grid + sign * torch.tensor(SHIFT)
         seen = ((there >= 0) & (there <= SIZE - 1)).all(-1)
         ways.append(Correspondence(there, seen))
-    empty, moves = torch.zeros(1, 3, SIZE, SIZE), torch.full((1, SIZE, SIZE), movable)
-    return Pairs(empty, empty, ways[0], ways[1], moves, moves)
+    empty, still = torch.zeros(1, 3, SIZE, SIZE), torch.zeros(1, SIZE, SIZE, dtype=torch.bool)
+    return Pairs(empty, empty, ways[0], ways[1], still, still)
 
 
 def bumps(points: list[tuple[float, float]], height: float = 12.0) -> Tensor:
@@ -70,9 +72,9 @@ def telling_descriptors() -> Tensor:
     return F.normalize(torch.stack(codes), dim=1)
 
 
-def agreeing(movable: bool = False) -> tuple[Views, Tensor, Tensor]:
+def agreeing() -> tuple[Views, Tensor, Tensor]:
     logits = torch.cat([bumps(list(POINTS)), bumps(moved(POINTS))])
-    return both_views(shifted_pairs(movable)), logits, telling_descriptors()
+    return both_views(shifted_pairs()), logits, telling_descriptors()
 
 
 @pytest.mark.parametrize('offset', [(0, 0), (3, 5)])
@@ -122,14 +124,21 @@ def test_a_peak_that_matches_elsewhere_does_not() -> None:
     descriptor = torch.cat([descriptor[:1], descriptor[1:].flip(3)])
     target = judge(views, find_candidates(logits, (0, 0)), descriptor, 2.0, 0.25)
     assert int(target.keypoint.sum()) < 6
+    # Nor is it none: it was there, and its descriptor may still learn.
+    for view, points in ((0, list(POINTS)), (1, moved(POINTS))):
+        for x, y in points:
+            assert target.none[view, int(y // CELL_PX * 8 + x // CELL_PX)] == 0.0
 
 
 def test_peaks_on_things_that_move_become_less_attractive() -> None:
-    views, logits, descriptor = agreeing(movable=True)
+    views, logits, descriptor = agreeing()
+    for view, points in ((0, list(POINTS)), (1, moved(POINTS))):
+        x, y = (int(v) for v in points[0])
+        views.movable[view, y, x] = True
     logits = logits.requires_grad_()
     candidates = find_candidates(logits, (0, 0))
     target = judge(views, candidates, descriptor, 2.0, 0.25)
-    assert float(target.keypoint.sum()) == 0.0
+    assert float(target.keypoint.sum()) == 2 * (len(POINTS) - 1)
     score_loss(candidates.log_share, target, 1.0).backward()
     x, y = (int(v) for v in POINTS[0])
     assert logits.grad is not None
@@ -161,6 +170,29 @@ def test_scores_cost_nothing_when_they_say_what_they_should() -> None:
     right[0, 0, 5] = right[0, 1, NONE] = 30.0
     assert float(score_loss(right.log_softmax(-1), target, 1.0)) < 1e-6
     assert float(score_loss(even.log_softmax(-1), target, 1.0)) == pytest.approx(2 * math.log(65))
+
+
+def test_an_image_in_which_nothing_deserves_a_keypoint_has_no_say() -> None:
+    log_share = torch.zeros(2, 50, 65).log_softmax(-1).requires_grad_()
+    keypoint, none = torch.zeros(2, 50), torch.ones(2, 50)
+    keypoint[0, 0], none[0, 0] = 1.0, 0.0
+    target = ScoreTarget(torch.zeros(2, 50, dtype=torch.int64), keypoint, none)
+    score_loss(log_share, target, 1.0).backward()
+    assert log_share.grad is not None
+    assert float(log_share.grad[0].abs().sum()) == pytest.approx(2.0)
+    assert float(log_share.grad[1].abs().sum()) == 0.0
+
+
+def test_a_teacher_adds_keypoints_and_takes_none_away() -> None:
+    def target(label: list[int], keypoint: list[float], none: list[float]) -> ScoreTarget:
+        return ScoreTarget(torch.tensor([label]), torch.tensor([keypoint]), torch.tensor([none]))
+
+    own = target([1, 2, 3, 4], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0])
+    taught = target([5, 6, 7, 8], [0.0, 1.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0])
+    both = merge(own, taught)
+    assert both.label.tolist() == [[1, 2, 7, 8]]
+    assert both.keypoint.tolist() == [[1.0, 1.0, 1.0, 0.0]]
+    assert both.none.tolist() == [[0.0, 0.0, 0.0, 1.0]]
 
 
 def test_places_cost_their_distance_and_are_pulled_together() -> None:
@@ -229,6 +261,17 @@ def test_the_teacher_finds_the_corners_of_a_square_in_both_views() -> None:
         assert float((found - torch.tensor(corner)).norm(dim=1).min()) <= 2.0
 
 
+def test_the_teacher_looks_at_the_images_before_their_styles() -> None:
+    pairs = shifted_pairs()
+    dark = torch.zeros_like(pairs.image0)
+    image0, image1 = (torch.full((1, 3, SIZE, SIZE), 0.2) for _ in range(2))
+    image0[:, :, 18:38, 17:35] = 0.8
+    image1[:, :, 22:42, 25:43] = 0.8
+    night = dataclasses.replace(pairs, image0=dark, image1=dark, plain=(image0, image1))
+    assert float(teach(both_views(night), (0, 0)).keypoint.sum()) >= 8
+    assert torch.equal(both_views(night.swapped()).plain[0], image1[0])
+
+
 def test_an_empty_image_teaches_nothing_but_none() -> None:
     target = teach(both_views(shifted_pairs()), (0, 0))
     assert float(target.keypoint.sum()) == 0.0
@@ -249,5 +292,5 @@ def test_the_teacher_stays_while_nothing_deserves_a_keypoint() -> None:
     flat = torch.full_like(logits, -8.0)
     assert teacher(flat, 1.0, 0.02) == 1.0
     assert teacher(logits, 0.0, 0.02) == 1.0
-    assert teacher(logits, 1.0, 0.02) == 0.0
-    assert 0.0 < teacher(logits, 1.0, 0.2) < 1.0
+    assert teacher(logits, 1.0, 0.02) == HomographyLossConfig().teacher_stays < 1.0
+    assert 0.25 < teacher(logits, 1.0, 0.2) < 1.0

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from kpvo_ros.cli import train_homography
+from kpvo_ros.cli.train_inputs import Inputs
 from kpvo_ros.errors import SyntheticError
+from kpvo_ros.methods.homography.task import HomographyConfig
 from kpvo_ros.synthetic.builder import WorldBuilder
 from kpvo_ros.synthetic.content_folder import load_content
 from kpvo_ros.synthetic.lighting import Lighting
@@ -173,3 +176,17 @@ def test_a_folder_without_usable_pictures_is_refused(tmp_path, wrong):
         cv2.imwrite(str(tmp_path / 'x' / 'view_0.png'), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(SyntheticError, match=r'view_'):
         load_content(tmp_path, SIZE)
+
+
+def test_training_places_things_of_a_folder_among_the_rendered_ones(tmp_path, bank):
+    write_view(tmp_path / 'content' / 'bar' / 'view_0.png')
+    size = BankSize()
+    shared = tmp_path / 'bank'
+    shared.mkdir()
+    rendered = load_content(tmp_path / 'content', size)  # stands for one that was rendered before
+    rendered.save(shared / 'objects_1.safetensors')
+    inputs = Inputs([], shared, None, torch.device('cpu'), {}, lambda line: None)
+    config = HomographyConfig(bank_objects=1, content=str(tmp_path / 'content'))
+    assert train_homography._objects(config, inputs).objects == 2
+    alone = dataclasses.replace(config, content='')
+    assert train_homography._objects(alone, inputs).objects == 1

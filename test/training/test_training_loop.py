@@ -83,6 +83,17 @@ def test_progress_never_goes_back_and_ends_at_one(tmp_path: Path) -> None:
     assert rows[-1]['progress'] == 1.0
 
 
+def test_the_last_steps_are_told_as_well(tmp_path: Path) -> None:
+    rare = dataclasses.replace(CONFIG, log_every_steps=7)
+    train(LineTask(), rare, Run(tmp_path / 'run'), Sitting(Plan(steps=10)))
+    stopped = LineTask()
+    stop = Sitting(Plan(steps=100), should_stop=lambda: len(stopped.batches) >= 3)
+    train(stopped, rare, Run(tmp_path / 'stopped'), stop)
+    for name, steps in (('run', [7, 10]), ('stopped', [3])):
+        rows = Run(tmp_path / name, resume=True).rows()
+        assert [row['step'] for row in rows if row['kind'] == 'train'] == steps
+
+
 def test_validations_are_spread_over_the_run(tmp_path: Path) -> None:
     train(LineTask(), CONFIG, Run(tmp_path / 'run'), Sitting(Plan(steps=40)))
     rows = Run(tmp_path / 'run', resume=True).rows()

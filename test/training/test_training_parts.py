@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+import platform
 
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from kpvo_ros.config.training import TrainingConfig
 from kpvo_ros.training import TrainingError
 from kpvo_ros.training.checkpoint import load_state, save_state
 from kpvo_ros.training.loop import Sitting, train
+from kpvo_ros.training.memory import keep_freed_memory
 from kpvo_ros.training.optimizer import AveragedWeights, make_optimizer
 from kpvo_ros.training.precision import autocast, profits_from_bfloat16
 from kpvo_ros.training.run import ProgressLine, Run, clock_text
@@ -191,3 +193,8 @@ def test_the_loop_leaves_the_global_random_numbers_alone(tmp_path: Path) -> None
     before = torch.get_rng_state().clone()
     train(task, TrainingConfig(), Run(tmp_path / 'run'), Sitting(Plan(steps=3)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_c_library_keeps_freed_memory_where_it_can() -> None:
+    has_glibc = platform.libc_ver()[0] == 'glibc'
+    assert keep_freed_memory() == has_glibc

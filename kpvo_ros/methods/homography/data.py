@@ -70,7 +70,7 @@ class HomographyDataConfig:
         0.5, 'Share of the movable things that move in between.', low=0.0, high=1.0
     )
     scenes: float = parameter(
-        0.25, 'Share of the pairs that show rendered worlds instead of photos.', low=0.0, high=1.0
+        0.15, 'Share of the pairs that show rendered worlds instead of photos.', low=0.0, high=1.0
     )
 
 
@@ -102,7 +102,8 @@ class PairMaker:
             )
         self.photos, self.config, self.bank, self.scenes = photos, config, bank, scenes
         self.limits = HomographyLimits(tilt_deg=config.tilt_deg, scale=config.scale)
-        self.style = full() if config.style else photometric_only()
+        self.light = photometric_only()
+        self.style = full() if config.style else self.light
         self.placement = PlacementLimits(
             count=config.objects,
             share=config.object_share,
@@ -114,9 +115,14 @@ class PairMaker:
     def make(self, count: int, generator: torch.Generator) -> Pairs:
         """A batch of `count` pairs with styles; the same generator state gives the same batch."""
         pairs = self.make_plain(count, generator)
-        image0 = restyle(pairs.image0, generator, self.style)
-        image1 = restyle(pairs.image1, generator, self.style)
-        return dataclasses.replace(pairs, image0=image0, image1=image1)
+        plain = pairs.image0, pairs.image1
+        # One view in fair weather: two nights have too little in common to learn from.
+        fair = torch.rand(1, generator=generator, device=generator.device).item() < 0.5
+        styles = (self.light, self.style) if fair else (self.style, self.light)
+        image0, image1 = (
+            restyle(image, generator, style) for image, style in zip(plain, styles, strict=True)
+        )
+        return dataclasses.replace(pairs, image0=image0, image1=image1, plain=plain)
 
     def make_plain(self, count: int, generator: torch.Generator) -> Pairs:
         """A batch before the styles: what is visible in both views has nearly the same colour."""

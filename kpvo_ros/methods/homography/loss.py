@@ -25,6 +25,7 @@ from kpvo_ros.methods.homography.targets import (
     at,
     find_candidates,
     judge,
+    merge,
     other,
     pixel_of,
 )
@@ -34,6 +35,8 @@ from kpvo_ros.nets.keypoint import KeypointMaps
 from kpvo_ros.training.task import Loss
 
 _SMALLEST_PX = 1e-3  # rounds the tip of a distance
+_HARDLY = 0.02  # share of cells with a keypoint from which on an image has its full say
+_TINY = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +73,13 @@ class HomographyLossConfig:
         0.12, 'Share of the run over which the teacher then fades.', low=0.001, high=1.0
     )
     teacher_stays: float = parameter(
-        0.0,
-        'Weight of the teacher after it has faded; more than 0 costs a third of a step.',
+        0.25,
+        'Share of the steps in which the teacher speaks after it has faded.',
         low=0.0,
         high=1.0,
     )
     enough_keypoints: float = parameter(
-        0.03,
+        0.01,
         'Share of the cells that must deserve a keypoint before the teacher leaves.',
         low=0.001,
         high=0.5,
@@ -85,7 +88,10 @@ class HomographyLossConfig:
         2.0, 'Largest distance at which a peak counts as repeated.', low=0.5, high=8.0
     )
     capture_px: float = parameter(
-        3.0, 'Largest distance of two peaks that are pulled together.', low=0.5, high=8.0
+        3.0,
+        'Largest distance of two peaks that are pulled together; half of it at the end.',
+        low=0.5,
+        high=8.0,
     )
     none_weight: float = parameter(
         1.0, 'Weight of cells without keypoint; lower it for more keypoints.', low=0.01
@@ -113,23 +119,22 @@ def homography_loss(
 
     Returns:
         Total, and the parts `descriptor`, `score`, `place`, `image`, before their weights, with
-        `keypoints`, the share of cells that deserve one, and the weight of the `teacher`.
+        `keypoints`, the share of cells that deserve one, and the share of the `teacher`.
     """
     x, y = torch.randint(CELL_PX, (2,), generator=generator, device=generator.device).tolist()
     candidates = find_candidates(maps.logits, (x, y))
     own = judge(
         views, candidates, maps.descriptor.detach(), config.repeat_px, config.hidden_weight
     )
-    teacher = _teacher_weight(config, progress, float(own.keypoint.mean()))
-    score = (1.0 - teacher) * score_loss(candidates.log_share, own, config.none_weight)
-    if teacher > 0:
-        taught = teach(views, (x, y))
-        score = score + teacher * score_loss(candidates.log_share, taught, config.none_weight)
+    deserving = own.keypoint.mean()
+    teacher = _teacher_share(config, progress, float(deserving))
+    speaks = bool(torch.rand(1, generator=generator, device=generator.device) < teacher)
+    target = merge(own, teach(views, (x, y))) if speaks else own
     image0, image1 = maps.image_descriptor.chunk(2)
     parts = {
         'descriptor': descriptor_loss(views, candidates, maps.descriptor, config, generator),
-        'score': score,
-        'place': place_loss(views, candidates, config.capture_px),
+        'score': score_loss(candidates.log_share, target, config.none_weight),
+        'place': place_loss(views, candidates, config.capture_px * (1.0 - 0.5 * progress)),
         'image': info_nce_loss(image0, image1, config.image_temperature),
     }
     weights = {
@@ -140,7 +145,7 @@ def homography_loss(
     }
     total = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
     told = {name: part.detach() for name, part in parts.items()}
-    told['keypoints'] = own.keypoint.mean()
+    told['keypoints'] = deserving
     told['teacher'] = total.new_tensor(teacher).detach()
     return Loss(total, told)
 
@@ -148,7 +153,9 @@ def homography_loss(
 def score_loss(log_share: Tensor, target: ScoreTarget, none_weight: float) -> Tensor:
     """Cross entropy of the cells; those with and those without a keypoint have equal say.
 
-    So the network cannot win by scoring nothing, however few points deserve it.
+    So the network cannot win by scoring nothing, however few points deserve it. That holds for
+    every image by itself, and one in which hardly anything deserves a keypoint, as at night, has
+    little to say: it would teach only what is none.
 
     Args:
         log_share: (2B, N, 65) of `Candidates`.
@@ -156,8 +163,12 @@ def score_loss(log_share: Tensor, target: ScoreTarget, none_weight: float) -> Te
         none_weight: say of the cells without keypoint against those with one.
     """
     right = log_share.gather(2, target.label.unsqueeze(-1))[..., 0]
-    keypoint = weighted_mean(-right, target.keypoint)
-    return keypoint + none_weight * weighted_mean(-log_share[..., NONE], target.none)
+    deserving = target.keypoint.sum(dim=1)
+    say = (deserving / (_HARDLY * target.keypoint.shape[1])).clamp(max=1.0)
+    keypoint = -(target.keypoint * right).sum(dim=1) / deserving.clamp(min=_TINY)
+    none = -(target.none * log_share[..., NONE]).sum(dim=1)
+    none = none / target.none.sum(dim=1).clamp(min=_TINY)
+    return weighted_mean(keypoint + none_weight * none, say)
 
 
 def place_loss(views: Views, candidates: Candidates, capture_px: float) -> Tensor:
@@ -234,8 +245,8 @@ def _cell_of(
     return cell.long(), is_cell
 
 
-def _teacher_weight(config: HomographyLossConfig, progress: float, deserving: float) -> float:
-    """0..1 by the schedule, but more as long as hardly any cell deserves a keypoint.
+def _teacher_share(config: HomographyLossConfig, progress: float, deserving: float) -> float:
+    """Share 0..1 of steps by the schedule, but more while hardly any cell deserves a keypoint.
 
     A network that is left to itself too early finds nothing to confirm, learns "none" everywhere,
     and never comes back.

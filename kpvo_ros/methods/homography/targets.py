@@ -15,7 +15,7 @@ from torch import Tensor
 import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 
 from kpvo_ros.geometry.sampling import inside
-from kpvo_ros.nets.detection import sample_descriptors
+from kpvo_ros.nets.detection import largest_around, sample_descriptors
 from kpvo_ros.synthetic.correspondence import Pairs
 
 CELL_PX = 8
@@ -35,12 +35,14 @@ class Views:
         xy_in_other: (2B, H, W, 2) pixels in the partner.
         visible: (2B, H, W) bool, seen there.
         movable: (2B, H, W) bool, on a thing that moved on its own.
+        plain: (2B, 3, H, W) before the styles, the images themselves where nobody kept them.
     """
 
     image: Tensor
     xy_in_other: Tensor
     visible: Tensor
     movable: Tensor
+    plain: Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,11 +85,13 @@ class ScoreTarget:
 
 def both_views(pairs: Pairs) -> Views:
     """The pairs as one batch of 2B images."""
+    image = torch.cat([pairs.image0, pairs.image1])
     return Views(
-        torch.cat([pairs.image0, pairs.image1]),
+        image,
         torch.cat([pairs.to1.xy_in_other, pairs.to0.xy_in_other]),
         torch.cat([pairs.to1.visible, pairs.to0.visible]),
         torch.cat([pairs.movable0, pairs.movable1]),
+        image if pairs.plain is None else torch.cat(pairs.plain),
     )
 
 
@@ -160,7 +164,8 @@ def judge(
     """Which candidates deserved their score: repeated in the other view, and matched there.
 
     A cell has a keypoint when its peak and a peak of the other view, not farther than
-    `tolerance_px` from where the first one lies there, are each other's nearest descriptor. Of
+    `tolerance_px` from where the first one lies there, are each other's nearest descriptor. A
+    peak that is only repeated has done nothing wrong: its descriptor may still learn. Of
     the others nothing is known where the partner shows something else (beyond its edge), and
     little where it is hidden. What moves on its own is no keypoint, however well it matches
     (seed 000 [0013]).
@@ -181,14 +186,37 @@ def judge(
     near = (partner - there).norm(dim=-1) <= tolerance_px
     near &= (way_back - candidates.xy).norm(dim=-1) <= tolerance_px
     movable = at(views.movable, candidates.index)
-    good = candidates.peak & visible & mutual & near & ~movable
+    right = candidates.peak & visible & ~movable
+    good = right & mutual & near
+    again = right & _is_repeated(views, candidates, tolerance_px)
 
     height, width = views.visible.shape[-2:]
     is_inside = inside(there, height, width)
     none = torch.where(visible | movable, 1.0, torch.where(is_inside, hidden, 0.0))
-    none = torch.where(candidates.peak, none, 1.0).masked_fill(good, 0.0)
-    label = _label(0.5 * (candidates.xy + way_back), candidates, width)
-    return ScoreTarget(label, good.to(none.dtype), none)
+    none = torch.where(candidates.peak, none, 1.0).masked_fill(good | again, 0.0)
+    middle = torch.where(good.unsqueeze(-1), 0.5 * (candidates.xy + way_back), candidates.xy)
+    return ScoreTarget(_label(middle, candidates, width), good.to(none.dtype), none)
+
+
+def merge(own: ScoreTarget, taught: ScoreTarget) -> ScoreTarget:
+    """What the network found out by itself, and what a teacher says of the other cells.
+
+    Nobody's keypoint is called none by the other.
+    """
+    label = torch.where(own.keypoint > 0, own.label, taught.label)
+    keypoint = torch.maximum(own.keypoint, taught.keypoint)
+    return ScoreTarget(label, keypoint, taught.none.masked_fill(keypoint > 0, 0.0))
+
+
+def _is_repeated(views: Views, candidates: Candidates, tolerance_px: float) -> Tensor:
+    """(2B, N) whether some peak of the partner lies where the candidate is seen there."""
+    height, width = views.visible.shape[-2:]
+    peaks = torch.zeros_like(views.visible, dtype=torch.float32).flatten(1)
+    peaks.scatter_(1, candidates.index, candidates.peak.float())
+    around = largest_around(peaks.view(-1, height, width), int(tolerance_px))
+    x, y = at(views.xy_in_other, candidates.index).round().long().unbind(dim=-1)
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return other(around).flatten(1).gather(1, index) > 0
 
 
 def _mutual_nearest(descriptor: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:

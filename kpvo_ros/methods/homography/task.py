@@ -47,6 +47,11 @@ class HomographyConfig:
         'Folder of pictures, e.g. of kpvo textures, that part of the rendered things is covered '
         'with; empty for procedural materials alone.',
     )
+    content: str = parameter(
+        '',
+        'Folder NAME/view_*.png of things seen from several sides, RGBA, made by anything else, '
+        'e.g. a diffusion model; they stand among the rendered ones. Empty for none.',
+    )
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     data: HomographyDataConfig = dataclasses.field(default_factory=HomographyDataConfig)
     loss: HomographyLossConfig = dataclasses.field(default_factory=HomographyLossConfig)

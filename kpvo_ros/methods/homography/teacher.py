@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 
 from kpvo_ros.geometry.sampling import sample
 from kpvo_ros.methods.homography.targets import NONE, ScoreTarget, Views, other, to_cells
+from kpvo_ros.nets.detection import largest_around
 
 _CORNER_PX = 0.8
 _AROUND_PX = 1.2  # window of the structure tensor
@@ -29,7 +30,7 @@ _FLOOR = 2e-3  # weakest response; an image is scaled to the contrast 1 before
 
 @torch.no_grad()
 def teach(views: Views, offset: tuple[int, int]) -> ScoreTarget:
-    """What the cells of both views should say.
+    """What the cells of both views should say, judged before any style came over them.
 
     Args:
         views: images and truth.
@@ -39,14 +40,14 @@ def teach(views: Views, offset: tuple[int, int]) -> ScoreTarget:
         A keypoint where the strongest maximum of a cell repeats in the partner; none in other
         cells whose best pixel is seen there; no opinion of the rest.
     """
-    response = salience(views.image)
+    response = salience(views.plain)
     cells = to_cells(response, offset)
     strongest, label = cells.max(dim=-1)
     bar = strongest.quantile(1.0 - _KEPT, dim=1, keepdim=True)
     strong = (strongest > _FLOOR) & (strongest >= bar)
 
     maxima = (response > _FLOOR).to(response.dtype)
-    around = _largest(_largest(maxima.unsqueeze(1), _REPEAT_PX, 2), _REPEAT_PX, 3)
+    around = largest_around(maxima, _REPEAT_PX).unsqueeze(1)
     repeated = sample(other(around), views.xy_in_other, mode='nearest')[:, 0] > 0
     chosen = label.unsqueeze(-1)
     repeats = to_cells(repeated, offset).gather(2, chosen)[..., 0]
@@ -59,6 +60,11 @@ def teach(views: Views, offset: tuple[int, int]) -> ScoreTarget:
 
 def salience(image: Tensor) -> Tensor:
     """(B, H, W) response at local maxima of corners and blobs, 0 elsewhere; image (B, 3, H, W)."""
+    part = 1 if image.device.type == 'cpu' else len(image)  # one stays in the cache of a CPU
+    return torch.cat([_salience(images) for images in image.split(part)])
+
+
+def _salience(image: Tensor) -> Tensor:
     gray = torch.einsum('bchw,c->bhw', image, image.new_tensor(_LUMINANCE)).unsqueeze(1)
     gray = gray / (gray.std(dim=(2, 3), keepdim=True) + 0.05)
     best = _corners(_blur(gray, _CORNER_PX))
@@ -68,8 +74,8 @@ def salience(image: Tensor) -> Tensor:
         hessian = _slope(dx, 3) * _slope(dy, 2) - _slope(dx, 2) ** 2
         # The power of the scale makes blobs of all sizes comparable (Lindeberg 1998).
         best = torch.maximum(best, _BLOB_SHARE * scale**4 * hessian)
-    largest = _largest(_largest(best, _RADIUS, 2), _RADIUS, 3)
-    return torch.where(best == largest, best, 0.0)[:, 0]
+    best = best[:, 0]
+    return torch.where(best == largest_around(best, _RADIUS), best, 0.0)
 
 
 def _corners(smooth: Tensor) -> Tensor:
@@ -97,17 +103,4 @@ def _blur(image: Tensor, sigma_px: float) -> Tensor:
             both = image.narrow(dim, radius - x, size) + image.narrow(dim, radius + x, size)
             smooth.add_(both, alpha=kernel[x] / whole)
         image = smooth
-    return image
-
-
-def _largest(image: Tensor, radius: int, dim: int) -> Tensor:
-    """Maximum over windows of 2 radius + 1 along a dimension, by doubling the window."""
-    side = 2 * radius + 1
-    image = F.pad(image, (radius, radius) if dim == 3 else (0, 0, radius, radius))
-    window = 1
-    while window < side:
-        step = min(window, side - window)
-        size = image.shape[dim] - step
-        image = torch.maximum(image.narrow(dim, 0, size), image.narrow(dim, step, size))
-        window += step
     return image

@@ -6,6 +6,7 @@ Orientation tags are ignored on purpose: intrinsics belong to the pixels as stor
 from __future__ import annotations
 
 from pathlib import Path
+import re
 import struct
 
 import cv2
@@ -139,3 +140,9 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         raise BagError(f'{str(path)!r} cannot be read: check that the file exists') from None
+
+
+def natural_key(path: Path) -> list[tuple[int, int | str]]:
+    """Order of file names in which the numbers in them count as numbers."""
+    words = re.split(r'(\d+)', path.name)
+    return [(0, int(word)) if word.isdecimal() else (1, word) for word in words]

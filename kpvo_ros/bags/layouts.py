@@ -6,12 +6,11 @@ Each layout is a function `folder -> Listing`; `find_layout` chooses by the file
 from __future__ import annotations
 
 from pathlib import Path
-import re
 
 import numpy as np
 
 from kpvo_ros.bags.cameras import build_camera
-from kpvo_ros.bags.image_files import IMAGE_SUFFIXES, encoded_size
+from kpvo_ros.bags.image_files import IMAGE_SUFFIXES, encoded_size, natural_key
 from kpvo_ros.bags.index_files import parse_stamp_ns, read_file_list, read_rows
 from kpvo_ros.bags.intrinsics import read_intrinsics, read_yaml
 from kpvo_ros.bags.listing import Entry, Listing
@@ -215,12 +214,7 @@ def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     files = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(files, key=_natural_key)
-
-
-def _natural_key(path: Path) -> list[tuple[int, int | str]]:
-    words = re.split(r'(\d+)', path.name)
-    return [(0, int(word)) if word.isdecimal() else (1, word) for word in words]
+    return sorted(files, key=natural_key)
 
 
 def _read_poses(path: Path) -> Trajectory:

@@ -16,7 +16,7 @@ import re
 import cv2
 import numpy as np
 
-from kpvo_ros.bags.image_files import IMAGE_SUFFIXES, read_image
+from kpvo_ros.bags.image_files import IMAGE_SUFFIXES, natural_key, read_image
 from kpvo_ros.bags.images import decode_compressed, decode_image
 from kpvo_ros.bags.reader import Bag
 from kpvo_ros.bags.sources import BAG_SUFFIXES, VIDEO_SUFFIXES
@@ -218,7 +218,7 @@ def _find(path: Path) -> Iterator[_Images | _Video | _BagImages]:
 
 
 def _open_files(folder: Path, files: list[Path]) -> Iterator[_Images | _Video | _BagImages]:
-    files = sorted(files, key=_natural_key)
+    files = sorted(files, key=natural_key)
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
     if images:
         beside = (folder / name for name in _INDEX_FILES)
@@ -262,8 +262,3 @@ def _reduced(image: np.ndarray, short_side_px: int) -> np.ndarray:
         return np.array(image)  # a copy: a view would keep the message alive
     size = round(image.shape[1] * scale), round(image.shape[0] * scale)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _natural_key(path: Path) -> list[tuple[int, int | str]]:
-    words = re.split(r'(\d+)', path.name)
-    return [(0, int(word)) if word.isdecimal() else (1, word) for word in words]

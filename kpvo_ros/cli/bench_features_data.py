@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 import dataclasses
 from pathlib import Path
-import re
 
 import cv2
 import numpy as np
 
-from kpvo_ros.bags.image_files import IMAGE_SUFFIXES, read_image
+from kpvo_ros.bags.image_files import IMAGE_SUFFIXES, natural_key, read_image
 from kpvo_ros.bags.sources import open_source
 from kpvo_ros.errors import KpvoError
 from kpvo_ros.evaluation.association import associate
@@ -99,7 +98,8 @@ def held_out_photos(folder: Path, count: int) -> list[np.ndarray]:
         BagError: one cannot be read.
     """
     paths = sorted(
-        (p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES), key=_natural_key
+        (p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES),
+        key=lambda path: (str(path.parent), natural_key(path)),
     )
     paths = paths[len(paths) - round(HELD_OUT_PHOTOS * len(paths)) :]
     return [as_colour(reduced(read_image(paths[i]))) for i in evenly(len(paths), count)]
@@ -133,8 +133,3 @@ def present(data_dir: Path | None, names: Iterable[str]) -> dict[str, Path]:
 
 
 # ------------------------------------------------------------------------------------ private
-
-
-def _natural_key(path: Path) -> list[tuple[int, int | str]]:
-    words = re.split(r'(\d+)', path.name)
-    return [(0, int(word)) if word.isdecimal() else (1, word) for word in words]

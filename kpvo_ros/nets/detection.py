@@ -74,6 +74,18 @@ def sample_descriptors(descriptor: Tensor, xy: Tensor, stride: int = 8) -> Tenso
     return F.normalize(sample(descriptor, cells).transpose(1, 2), dim=-1)
 
 
+def mutual_nearest(descriptor0: Tensor, descriptor1: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of unit vectors (N, D) and (M, D) that choose each other, (K,) of either."""
+    if not len(descriptor0) or not len(descriptor1):
+        nothing = torch.zeros(0, dtype=torch.int64, device=descriptor0.device)
+        return nothing, nothing
+    similarity = descriptor0 @ descriptor1.T
+    nearest, back = similarity.argmax(1), similarity.argmax(0)
+    chosen = back[nearest] == torch.arange(len(nearest), device=nearest.device)
+    index0 = chosen.nonzero()[:, 0]
+    return index0, nearest[index0]
+
+
 def textured(gray: Tensor) -> Tensor:
     """(B, H, W) bool: where (B, 1, H, W) images of 0..1 show anything at all.
 

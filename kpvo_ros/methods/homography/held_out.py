@@ -12,12 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kpvo_ros.evaluation.keypoints import (
+    area_under_recall,
+    corner_error_px,
+    recall_at_1,
+    repeatability,
+    share_within,
+    transfer_errors_px,
+)
 from kpvo_ros.geometry.solve import estimate_homography
-from kpvo_ros.geometry.warp import apply_homography
-from kpvo_ros.nets.detection import detect, sample_descriptors
+from kpvo_ros.nets.detection import detect, mutual_nearest, sample_descriptors
 from kpvo_ros.synthetic.homography import (
     HomographyLimits,
-    map_points,
     random_homographies,
     warp_by_homography,
 )
@@ -72,6 +78,7 @@ def score_held_out(network: nn.Module, pairs: HeldOut) -> dict[str, float]:
         `place`: share of images whose partner has the most similar image descriptor;
         `keypoints`: mean number, of at most 512.
     """
+    height, width = pairs.image0.shape[-2:]
     errors, places = [], ([], [])  # type: tuple[list[float], tuple[list[Tensor], list[Tensor]]]
     sums = dict.fromkeys(('match_1px', 'match_3px', 'repeatability', 'keypoints'), 0.0)
     for start in range(0, len(pairs.H_0to1), _BATCH):
@@ -88,63 +95,31 @@ def score_held_out(network: nn.Module, pairs: HeldOut) -> dict[str, float]:
                 ]
             )
         for one, two, H in zip(*sides, pairs.H_0to1[part], strict=True):
-            pair = _score_pair(one, two, H, pairs.image0.shape[-2:])
+            pair = _score_pair(one, two, H, (width, height))
             errors.append(pair.pop('corner_px'))
             for name, value in pair.items():
                 sums[name] += value
     means = {name: value / len(errors) for name, value in sums.items()}
-    recall = _place_recall(torch.cat(places[0]), torch.cat(places[1]))
-    return {'corner_auc': _area(np.array(errors)), **means, 'place': recall}
+    areas = [area_under_recall(errors, limit) for limit in _THRESHOLDS_PX]
+    vectors0, vectors1 = (torch.cat(vectors).cpu() for vectors in places)
+    own = np.eye(len(vectors0), dtype=bool)
+    recall = recall_at_1((vectors0 @ vectors1.T).numpy(), own, np.ones_like(own))
+    return {'corner_auc': float(np.mean(areas)), **means, 'place': recall}
 
 
 def _score_pair(
-    one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor], H: Tensor, size_hw: torch.Size
+    one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor], H: Tensor, size: tuple[int, int]
 ) -> dict[str, float]:
-    """Metrics of one pair of (xy (N, 2), descriptor (N, D))."""
-    xy0, xy1 = one[0], two[0]
-    nothing = {'match_1px': 0.0, 'match_3px': 0.0, 'repeatability': 0.0, 'corner_px': np.inf}
-    if not len(xy0) or not len(xy1):
-        return {**nothing, 'keypoints': float(len(xy0) + len(xy1)) / 2}
-    similarity = one[1] @ two[1].T
-    nearest, back = similarity.argmax(1), similarity.argmax(0)
-    mutual = back[nearest] == torch.arange(len(xy0), device=xy0.device)
-    there = map_points(H[None], xy0[None])[0]
-    matched0, matched1 = xy0[mutual], xy1[nearest[mutual]]
-    error = (there[mutual] - matched1).norm(dim=-1)
-    rights = {f'match_{px:.0f}px': float((error <= px).float().mean()) for px in _MATCH_PX}
-    height, width = size_hw
-    common = ((there >= 0) & (there <= there.new_tensor([width - 1, height - 1]))).all(-1)
-    again = torch.cdist(there[common], xy1).amin(1) <= _REPEAT_PX if common.any() else common[:1]
+    """Metrics of a pair of (xy (N, 2), descriptor (N, D)); images are `size` = (width, height)."""
+    index0, index1 = mutual_nearest(one[1], two[1])
+    xy0, xy1, H_0to1 = (x.cpu().double().numpy() for x in (one[0], two[0], H))
+    matched0, matched1 = xy0[index0.cpu().numpy()], xy1[index1.cpu().numpy()]
+    errors = transfer_errors_px(matched0, matched1, H_0to1)
+    result = estimate_homography(matched0, matched1, threshold_px=3.0)
+    estimate = None if result is None else result.H_1_0
     return {
-        **rights,
-        'repeatability': float(again.float().mean()),
+        **{f'match_{px:.0f}px': share_within(errors, px) for px in _MATCH_PX},
+        'repeatability': repeatability(xy0, xy1, H_0to1, size, size, _REPEAT_PX) or 0.0,
         'keypoints': float(len(xy0) + len(xy1)) / 2,
-        'corner_px': _corner_error(matched0, matched1, H, size_hw),
+        'corner_px': corner_error_px(estimate, H_0to1, size),
     }
-
-
-def _corner_error(xy0: Tensor, xy1: Tensor, H: Tensor, size_hw: torch.Size) -> float:
-    """Mean distance in pixels of the picture's corners under the estimate and the truth."""
-    result = estimate_homography(xy0.cpu().numpy(), xy1.cpu().numpy(), threshold_px=3.0)
-    if result is None:
-        return np.inf
-    height, width = size_hw
-    right, bottom = width - 1.0, height - 1.0
-    corners = torch.tensor(
-        [[[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]]], dtype=torch.float64
-    )
-    estimate = torch.from_numpy(result.H_1_0)[None]
-    found, ahead = apply_homography(estimate, corners)
-    truth, _ = apply_homography(H[None].cpu().double(), corners)
-    return float((found - truth).norm(dim=-1).mean()) if bool(ahead.all()) else np.inf
-
-
-def _area(errors_px: np.ndarray) -> float:
-    """Mean over the thresholds t of the area below t under the share of errors, over t."""
-    gains = [np.clip(1.0 - errors_px / limit, 0.0, 1.0).mean() for limit in _THRESHOLDS_PX]
-    return float(np.mean(gains))
-
-
-def _place_recall(vector0: Tensor, vector1: Tensor) -> float:
-    best = (vector0 @ vector1.T).argmax(1)
-    return float((best == torch.arange(len(best), device=best.device)).float().mean())

@@ -16,12 +16,12 @@ import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from kpvo_ros.geometry.sampling import sample
 from kpvo_ros.methods.homography.targets import NONE, ScoreTarget, Views, other, to_cells
 from kpvo_ros.nets.detection import largest_around
+from kpvo_ros.nets.keypoint import to_gray
 
 _CORNER_PX = 0.8
 _AROUND_PX = 1.2  # window of the structure tensor
 _BLOB_PX = (1.6, 3.0)
 _BLOB_SHARE = 0.25  # weight of blobs, whose middle is less certain than a corner
-_LUMINANCE = (0.299, 0.587, 0.114)
 _RADIUS = 3  # a maximum is the largest within
 _REPEAT_PX = 1  # radius in which the other view must have its maximum
 _KEPT = 0.35  # share of the cells, those with the strongest maxima, that may have a keypoint
@@ -65,7 +65,7 @@ def salience(image: Tensor) -> Tensor:
 
 
 def _salience(image: Tensor) -> Tensor:
-    gray = torch.einsum('bchw,c->bhw', image, image.new_tensor(_LUMINANCE)).unsqueeze(1)
+    gray = to_gray(image)
     gray = gray / (gray.std(dim=(2, 3), keepdim=True) + 0.05)
     best = _corners(_blur(gray, _CORNER_PX))
     for scale in _BLOB_PX:

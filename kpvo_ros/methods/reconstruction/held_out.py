@@ -20,7 +20,7 @@ from kpvo_ros.methods.reconstruction.network import (
     grey,
     rebuild,
 )
-from kpvo_ros.nets.detection import detect, sample_descriptors
+from kpvo_ros.nets.detection import detect, mutual_nearest, sample_descriptors
 from kpvo_ros.synthetic.photo_set import PhotoSet
 from kpvo_ros.synthetic.photometric import full, restyle
 
@@ -103,7 +103,7 @@ def score_held_out(
             ]
             sides.append(list(zip(found, codes, strict=True)))
         for (xy0, code0), (xy1, code1) in zip(*sides, strict=True):
-            index0, index1 = _mutual_nearest(code0, code1)
+            index0, index1 = mutual_nearest(code0, code1)
             inlier = consistent(xy0[index0].cpu().numpy(), xy1[index1].cpu().numpy())
             counts.append(int(inlier.sum()))
             ratios.append(float(inlier.mean()) if len(inlier) else 0.0)
@@ -132,17 +132,6 @@ def consistent(xy0: np.ndarray, xy1: np.ndarray) -> np.ndarray:
     )
     inlier = np.asarray(info['inliers'], dtype=bool)
     return inlier if inlier.sum() >= _CHANCE else none
-
-
-def _mutual_nearest(code0: Tensor, code1: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of (N, D) and (M, D) that choose each other."""
-    if not len(code0) or not len(code1):
-        nothing = torch.zeros(0, dtype=torch.int64, device=code0.device)
-        return nothing, nothing
-    similarity = code0 @ code1.T
-    nearest, back = similarity.argmax(1), similarity.argmax(0)
-    index0 = (back[nearest] == torch.arange(len(code0), device=code0.device)).nonzero()[:, 0]
-    return index0, nearest[index0]
 
 
 def _coverage(xy: np.ndarray, size_hw: torch.Size) -> float:

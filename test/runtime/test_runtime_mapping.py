@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 import threading
 import time
 
@@ -76,6 +77,18 @@ def test_a_keyframe_is_answered_before_its_keypoints_are_found(walk: Film) -> No
     assert after.stage_ms['wait'] > 0.5e3 * SLOW_S  # the next frame needs the map
     assert slow.threads and all(name.startswith('extraction') for name in slow.threads)
     odometry.close()
+
+
+def test_the_map_is_adjusted_a_frame_after_a_keyframe_unless_these_are_frequent(
+    walk: Film,
+) -> None:
+    for words in ((), ('keyframes.max_flow_ratio=0.01',)):
+        estimates = run(walk.frames, *words)
+        rows = [row for row, one in enumerate(estimates) if one.is_keyframe]
+        late = {row + 2 for before, row in pairwise(rows) if row - before >= 4}
+        found = {row for row, one in enumerate(estimates) if 'adjust' in one.stage_ms}
+        assert found == {row for row in late if row < len(estimates)}
+        assert len(found) >= 3
 
 
 def test_an_error_of_the_map_reaches_the_caller(walk: Film) -> None:

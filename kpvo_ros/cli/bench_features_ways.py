@@ -1,9 +1,10 @@
 """kpvo bench features: the ways to extract keypoints that stand side by side.
 
-The peers are OpenCV's, called as its users call them: the 1024 strongest responses of the image,
-without the even spread of `frontend.extractor`. AKAZE and SIFT would stop short of that number on
+The peers are OpenCV's, called as its users call them: the 1024 strongest responses of the image.
+AKAZE and SIFT would stop short of that number on
 many images, so their thresholds are lowered until the budget is used; that can only help them.
-Everything else is what `frontend.load_extractor` gives for that name or path.
+Everything else is what `frontend.load_extractor` gives for that name or path, as good as without
+its even spread: on held-back photos the strongest match better (docs/results.md).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from kpvo_ros.types import Features
 
 BUDGET = 1024  # keypoints of an image
 LEARNED = 'kpvo'  # the name of the shipped weights
+_CELL_PX = 512  # of the even spread: of one cell the strongest keypoints count
 
 
 class Way(Protocol):
@@ -131,5 +133,7 @@ def _sift() -> cv2.Feature2D:
 
 
 def _own(name: str) -> Way:
-    config = dataclasses.replace(FrontendConfig(), extractor=name, max_keypoints=BUDGET)
+    config = dataclasses.replace(
+        FrontendConfig(), extractor=name, max_keypoints=BUDGET, grid_cell_px=_CELL_PX
+    )
     return load_extractor(config)

@@ -7,7 +7,6 @@ thread, processor time and wall time should agree; where they do not, the machin
 from __future__ import annotations
 
 from collections.abc import Sequence
-import sys
 import time
 from typing import Any
 
@@ -20,6 +19,7 @@ from kpvo_ros.cli.bench_columns import Column, number_table
 from kpvo_ros.cli.bench_features_data import POSE_SETS, as_colour, present
 from kpvo_ros.cli.bench_features_predictions import Predictor
 from kpvo_ros.errors import CommandError
+from kpvo_ros.frontend.process import keep_freed_memory, use_threads
 from kpvo_ros.types import Frame
 
 _SIZE = (640, 480)
@@ -45,12 +45,13 @@ def measure_time(
         raise CommandError('time: no recorded images; name their folder with --data')
     ways: dict[str, Any] = {predictor.name: {} for predictor in predictors}
     before = cv2.getNumThreads()
+    keep_freed_memory()  # as the nodes do
     for threads in _THREADS:
-        _use_threads(threads)
+        use_threads(threads)
         for name, seconds in _turns(images, predictors, options.quick).items():
             cpu_ms, wall_ms = (1e3 * np.median(seconds, axis=0)).tolist()
             ways[name] |= {f'cpu_ms_{threads}': cpu_ms, f'wall_ms_{threads}': wall_ms}
-    _use_threads(before)
+    use_threads(before)
     if 'sift' in ways:
         for numbers in ways.values():
             numbers['cpu_over_sift'] = numbers['cpu_ms_1'] / ways['sift']['cpu_ms_1']
@@ -76,12 +77,6 @@ def _turns(
                 spent = time.process_time() - cpu, time.perf_counter() - wall
                 seconds[predictor.name].append(spent)
     return seconds
-
-
-def _use_threads(count: int) -> None:
-    cv2.setNumThreads(count)
-    if 'torch' in sys.modules:  # somebody learned is among them
-        sys.modules['torch'].set_num_threads(count)
 
 
 def _images(options: BenchOptions) -> list[np.ndarray]:

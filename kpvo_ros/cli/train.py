@@ -119,7 +119,7 @@ def _device(name: str, threads: int | None, environment: Mapping[str, str]) -> t
     import cv2
     import torch
 
-    from kpvo_ros.training.memory import keep_freed_memory
+    from kpvo_ros.frontend.process import keep_freed_memory
 
     if threads is not None:
         if threads < 1:

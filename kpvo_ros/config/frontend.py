@@ -22,10 +22,11 @@ class FrontendConfig:
         'Weights (.safetensors) of extractor kpvo, for those of your own training; empty takes '
         'the ones that came with the package.',
     )
-    half_precision: bool = parameter(
-        False,
-        'Run extractor kpvo in bfloat16: twice as fast on a processor that knows AMX or '
-        'AVX512-BF16, slower on others.',
+    precision: str = parameter(
+        'auto',
+        'Of extractor kpvo: auto computes in bfloat16 on a processor that multiplies it in hardware '
+        '(AMX, AVX512-BF16), which is twice as fast there; float32 to compare computers.',
+        choices=('auto', 'float32', 'bfloat16'),
     )
     max_side_px: int = parameter(
         1280,

@@ -16,6 +16,7 @@ from kpvo_ros.frontend.gray import to_gray
 from kpvo_ros.frontend.models import resolve_model
 from kpvo_ros.nets.detection import detect, sample_descriptors, textured
 from kpvo_ros.nets.keypoint import KIND, MIN_SIDE_PX, KeypointNet, load_keypoint_net
+from kpvo_ros.nets.precision import profits_from_bfloat16
 from kpvo_ros.types import Features
 
 
@@ -36,7 +37,10 @@ class LearnedExtractor:
         if network is None:
             model = resolve_model(config.weights_path or config.extractor, KIND)
             network = load_keypoint_net(model.path, model.sha256)
-        self._network = network.fused(torch.bfloat16 if config.half_precision else torch.float32)
+        coarse = config.precision == 'bfloat16' or (
+            config.precision == 'auto' and profits_from_bfloat16(torch.device('cpu'))
+        )
+        self._network = network.fused(torch.bfloat16 if coarse else torch.float32)
         self._config = config
 
     def extract(self, image: np.ndarray, ignore: np.ndarray | None = None) -> Features:

@@ -97,8 +97,9 @@ def textured(gray: Tensor) -> Tensor:
     below, right = -height % step + step, -width % step + step
     gray = F.pad(gray, (step, right, step, below), mode='replicate')
     gray = gray - gray.mean(dim=(2, 3), keepdim=True)  # else a small difference of large sums
-    mean = F.avg_pool2d(gray, _TEXTURE_PX, step)
-    square = F.avg_pool2d(gray.square(), _TEXTURE_PX, step)
+    # Of tiles first, of windows of 2 x 2 tiles then: every pixel is looked at once.
+    mean = F.avg_pool2d(F.avg_pool2d(gray, step), 2, 1)
+    square = F.avg_pool2d(F.avg_pool2d(gray.square(), step), 2, 1)
     varies = (square - mean.square() > _MIN_VARIANCE).float()
     # Window k covers the tiles k - 1 and k of the image, `step` pixels wide each.
     tiles = F.max_pool2d(varies, 2, 1)[:, 0] > 0

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 
 from kpvo_ros.config.runtime import VoConfig
 from kpvo_ros.frontend.extractor import load_extractor
-from kpvo_ros.frontend.threads import give_way
+from kpvo_ros.frontend.process import give_way
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.odometry.local_map import LocalMap, Sights

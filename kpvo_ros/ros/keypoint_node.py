@@ -20,7 +20,7 @@ from kpvo_ros.errors import BagError
 from kpvo_ros.frontend.drawing import draw_features
 from kpvo_ros.frontend.extractor import Extractor, load_extractor
 from kpvo_ros.frontend.mask import IgnoredRegion
-from kpvo_ros.frontend.threads import use_threads
+from kpvo_ros.frontend.process import use_threads
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.ros import convert
 from kpvo_ros.ros.diagnostics import OK, DiagnosticStatus, package_version, status_message

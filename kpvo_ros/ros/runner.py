@@ -12,6 +12,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.utilities import remove_ros_args
 
 from kpvo_ros.errors import KpvoError
+from kpvo_ros.frontend.process import keep_freed_memory
 from kpvo_ros.ros.node_base import ImageNode
 
 
@@ -33,6 +34,7 @@ def run(make_node: Callable[[], ImageNode], args: Sequence[str] | None, usage: s
         if own_words:
             print(usage, file=sys.stdout if own_words[0] in ('-h', '--help') else sys.stderr)
             return 0 if own_words[0] in ('-h', '--help') else 2
+        keep_freed_memory()
         rclpy.init(args=words)
         has_begun = True
         return _spin(make_node)

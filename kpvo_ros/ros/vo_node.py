@@ -24,6 +24,7 @@ from std_srvs.srv import Trigger
 
 from kpvo_ros.config.runtime import VoConfig
 from kpvo_ros.errors import RosError
+from kpvo_ros.frontend.process import use_threads
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.odometry.extrinsics import extrinsics_from
 from kpvo_ros.odometry.pipeline import Odometry
@@ -163,7 +164,9 @@ class VoNode(ImageNode):
 
     def load(self, config: Any) -> None:
         """Check that the configuration can work; the odometry waits for the camera's pose."""
+        use_threads(config.frontend.threads)
         Odometry(config, extrinsics_from(config.frames)).close()
+        use_threads(config.frontend.threads)  # of torch too, should an extractor have loaded it
         self._publisher = VoPublisher(self, config)
         self._mount = CameraMount(self, config.frames)
 

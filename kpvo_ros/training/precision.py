@@ -1,10 +1,11 @@
-"""Where bfloat16 pays, and the context in which a step computes with it."""
+"""The precision in which a step computes."""
 
 from __future__ import annotations
 
 import torch
 
 from kpvo_ros.config.training import TrainingConfig
+from kpvo_ros.nets.precision import profits_from_bfloat16
 
 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
@@ -13,17 +14,3 @@ def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     if config.precision == 'auto':
         wanted = profits_from_bfloat16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
-
-
-def profits_from_bfloat16(device: torch.device) -> bool:
-    """True where the device multiplies bfloat16 in hardware.
-
-    A CPU without such instructions emulates it several times slower than float32.
-    """
-    if device.type == 'cuda':
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == 'cpu':
-        # The question has no public name in torch 2; a version that lacks it gets float32.
-        ask = getattr(torch.cpu, '_is_avx512_bf16_supported', None)
-        return bool(ask and ask())
-    return False

@@ -57,15 +57,15 @@ def test_features_have_the_promised_shapes(
     assert ((features.xy >= 0) & (features.xy <= (shape[1] - 1, shape[0] - 1))).all()
 
 
-@pytest.mark.parametrize('half_precision', [False, True])
+@pytest.mark.parametrize('precision', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('value', [0, 100, 255])
 def test_an_image_without_texture_has_no_features(
-    rng: np.random.Generator, weights: str, value: int, half_precision: bool
+    rng: np.random.Generator, weights: str, value: int, precision: str
 ) -> None:
     image = np.full((120, 160), value, np.uint8)
     noisy = np.clip(image + rng.integers(0, 2, image.shape), 0, 255).astype(np.uint8)
     for flat in (image, noisy):
-        features = make(weights, half_precision=half_precision).extract(flat)
+        features = make(weights, precision=precision).extract(flat)
         assert features.xy.shape == (0, 2) and features.descriptor.shape == (0, 64)
 
 
@@ -185,5 +185,5 @@ def test_classical_keypoints_need_no_torch(repository: Path, weights: str) -> No
 
 def test_every_new_parameter_has_a_working_default() -> None:
     config = dataclasses.asdict(FrontendConfig())
-    assert (config['weights_path'], config['half_precision']) == ('', False)
+    assert (config['weights_path'], config['precision']) == ('', 'auto')
     assert config['max_side_px'] >= 1241  # KITTI is not shrunk

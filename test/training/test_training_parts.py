@@ -15,12 +15,13 @@ from torch import nn
 from training_toys import LineTask
 
 from kpvo_ros.config.training import TrainingConfig
+from kpvo_ros.frontend.process import keep_freed_memory
+from kpvo_ros.nets.precision import profits_from_bfloat16
 from kpvo_ros.training import TrainingError
 from kpvo_ros.training.checkpoint import load_state, save_state
 from kpvo_ros.training.loop import Sitting, train
-from kpvo_ros.training.memory import keep_freed_memory
 from kpvo_ros.training.optimizer import AveragedWeights, make_optimizer
-from kpvo_ros.training.precision import autocast, profits_from_bfloat16
+from kpvo_ros.training.precision import autocast
 from kpvo_ros.training.run import ProgressLine, Run, clock_text
 from kpvo_ros.training.schedule import Plan, learning_rate
 from kpvo_ros.training.team import Alone, join_team

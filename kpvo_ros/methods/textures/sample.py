@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kpvo_ros.errors import NetworkError
 from kpvo_ros.nets.diffusion import DiffusionNet
-from kpvo_ros.training.precision import profits_from_bfloat16
+from kpvo_ros.nets.precision import profits_from_bfloat16
 
 STEPS = 10  # the network is looked at 19 times
 _LAST = 0.1  # time of the last step: from here on only noise is taken away, in one go

@@ -17,7 +17,7 @@ from kpvo_ros.methods.textures.sample import sample_textures
 from kpvo_ros.methods.textures.statistics import measure
 from kpvo_ros.nets.checkpoint import fill, save_weights
 from kpvo_ros.nets.diffusion import KIND, SPREAD, DiffusionConfig, DiffusionNet, difficulty
-from kpvo_ros.training.precision import profits_from_bfloat16
+from kpvo_ros.nets.precision import profits_from_bfloat16
 from kpvo_ros.training.task import Loss
 
 _JUDGED = 32  # textures that a validation makes

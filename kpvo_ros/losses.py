@@ -14,7 +14,9 @@ from kpvo_ros.errors import GeometryError
 
 _SSIM_C1 = 0.01**2  # Wang 2004, for images of 0..1
 _SSIM_C2 = 0.03**2
-_SSIM_SHARE = 0.85  # of the photometric loss, Godard 2017
+_SSIM_SHARE = 0.85  # of the photometric loss, Godard 2017; seed 004 [0200]
+_HUBER = 0.1  # distance of colours from which on a pixel pulls no harder, seed 004 [0117]
+_TIP = 1e-6  # rounds the tip of a distance
 
 
 def dual_softmax_loss(
@@ -114,10 +116,49 @@ def photometric_loss(image0: Tensor, image1: Tensor, valid: Tensor | None = None
     Returns:
         Mean over the valid pixels, a scalar; 0 when equal.
     """
+    cost = photometric_cost(image0, image1)
+    return cost.mean() if valid is None else weighted_mean(cost, valid.to(cost.dtype))
+
+
+def photometric_cost(image0: Tensor, image1: Tensor) -> Tensor:
+    """(B, 1, H, W) the `photometric_loss` of every pixel, 0 where windows of 3 x 3 agree."""
     structure = (1.0 - ssim(image0, image1)).mul(0.5).clamp(0.0, 1.0)
     colour = (image0 - image1).abs()
-    cost = (_SSIM_SHARE * structure + (1 - _SSIM_SHARE) * colour).mean(dim=1, keepdim=True)
-    return cost.mean() if valid is None else weighted_mean(cost, valid.to(cost.dtype))
+    return (_SSIM_SHARE * structure + (1 - _SSIM_SHARE) * colour).mean(dim=1, keepdim=True)
+
+
+def alignment_loss(
+    rebuilt: Tensor, image: Tensor, moved: Tensor, latent: Tensor, latent_weight: float
+) -> Tensor:
+    """A view rebuilt from the turned latent vectors of the other one (seed 004 [0117]).
+
+    Args:
+        rebuilt: (B, C, H, W) decoded from `moved`.
+        image: (B, C, H, W) the view it should be.
+        moved: (B, N, D) vectors of the other view after the rotation.
+        latent: (B, N, D) vectors of this view.
+        latent_weight: of the distance of the vectors against that of the colours.
+
+    Returns:
+        Mean over the pixels of the Huber loss of the distance of the colours, plus the weighted
+        root mean square distance of the vectors; a scalar, 0 when both agree. Means instead of
+        the sums of the seed, so that the weight means the same at every size.
+
+    Raises:
+        GeometryError: the shapes do not fit.
+    """
+    if rebuilt.shape != image.shape or moved.shape != latent.shape:
+        raise GeometryError(
+            f'two equal images and two equal latents expected, got {tuple(rebuilt.shape)}, '
+            f'{tuple(image.shape)}, {tuple(moved.shape)}, {tuple(latent.shape)}'
+        )
+    square = (rebuilt - image).square().sum(dim=1)
+    # The slope of a root is infinite at 0, where the square branch is chosen.
+    far = square > _HUBER**2
+    distance = torch.where(far, square, 1.0).sqrt()
+    colour = torch.where(far, _HUBER * (distance - 0.5 * _HUBER), 0.5 * square).mean()
+    apart = (moved - latent).square().mean(dim=(1, 2)).add(_TIP**2).sqrt() - _TIP
+    return colour + latent_weight * apart.mean()
 
 
 def smoothness_loss(disparity: Tensor, image: Tensor) -> Tensor:

@@ -36,12 +36,16 @@ DOORS: dict[str, set[str]] = {
     'types': {'errors', 'geometry.camera'},
     'synthetic': {'errors', 'types', 'geometry'},
     'evaluation': {'errors', 'types', 'geometry'},
-    'nets': {'errors', 'geometry.sampling'},
+    'nets': {'errors', 'geometry.sampling', 'geometry.procrustes'},
     'losses': {'errors', 'geometry'},
-    'training': {'errors', 'config', 'evaluation.plot_style'},
+    'training': {'errors', 'config', 'evaluation.plot_style', 'nets.precision'},
     'methods': {'errors'},
+    'methods.crossview': {
+        'errors', 'config', 'geometry', 'nets', 'losses', 'synthetic', 'training',
+    },
     'methods.homography': {
         'errors', 'config', 'geometry', 'nets', 'losses', 'synthetic', 'training',
+        'evaluation.keypoints',
     },
     'methods.reconstruction': {
         'errors', 'config', 'geometry', 'nets', 'losses', 'synthetic', 'training',
@@ -57,8 +61,8 @@ DOORS: dict[str, set[str]] = {
     | RUN_TIME,
 }  # fmt: skip
 TORCH_PLACES = (
-    'geometry.sampling', 'geometry.warp', 'synthetic', 'nets', 'losses', 'training', 'methods',
-    'frontend.learned', 'cli.bench_renderer',
+    'geometry.procrustes', 'geometry.sampling', 'geometry.warp', 'synthetic', 'nets', 'losses',
+    'training', 'methods', 'frontend.learned', 'cli.bench_renderer',
 )  # fmt: skip
 LATE_IS_FINE = ('cli', 'frontend.extractor')
 ROS_PACKAGE = re.compile(

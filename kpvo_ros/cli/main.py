@@ -21,6 +21,7 @@ from kpvo_ros.errors import KpvoError
 
 COMMANDS = (
     *('demo', 'replay', 'evaluate', 'train', 'textures', 'convert', 'params', 'doctor', 'bench'),
+    'models',
 )
 
 

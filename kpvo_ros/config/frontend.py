@@ -24,8 +24,8 @@ class FrontendConfig:
     )
     precision: str = parameter(
         'auto',
-        'Of extractor kpvo: auto computes in bfloat16 on a processor that multiplies it in hardware '
-        '(AMX, AVX512-BF16), which is twice as fast there; float32 to compare computers.',
+        'Of extractor kpvo: auto computes in bfloat16 on a processor that multiplies it in '
+        'hardware (AMX, AVX512-BF16), twice as fast there; float32 to compare computers.',
         choices=('auto', 'float32', 'bfloat16'),
     )
     max_side_px: int = parameter(

@@ -7,6 +7,7 @@ A folder of weights has a manifest.yaml:
         file: kpvo.safetensors    # beside the manifest
         kind: keypoint
         sha256: 64 hexadecimal digits
+        url: https://...          # where kpvo models get finds the file; may be missing
         ...                       # command, data, metrics, licence: for people
 """
 
@@ -24,7 +25,7 @@ import yaml
 from kpvo_ros.errors import FrontendError
 
 SUFFIX = '.safetensors'
-_MANIFEST = 'manifest.yaml'
+MANIFEST = 'manifest.yaml'
 _MAX_MANIFEST_BYTES = 1 << 20
 _SHARE = Path('share', 'kpvo_ros', 'models')
 _SHA256 = re.compile(r'[0-9a-fA-F]{64}')
@@ -60,11 +61,20 @@ def resolve_model(name_or_path: str, kind: str) -> ModelFile:
             raise FrontendError(f'there are no weights at {path}; give the path of a file')
         return ModelFile(path, None)
     known: list[str] = []
+    missing: list[Path] = []
     for folder in model_folders():
-        models = _read_manifest(folder / _MANIFEST)
+        models = read_manifest(folder / MANIFEST)
         if name_or_path in models:
-            return _entry(folder, name_or_path, models[name_or_path], kind)
+            model = _entry(folder, name_or_path, models[name_or_path], kind)
+            if model.path.is_file():
+                return model
+            missing.append(model.path)  # another folder may have it
         known += map(str, models)
+    if missing:
+        raise FrontendError(
+            f'the weights of {name_or_path!r} are missing at {missing[0]}; install the package '
+            f'again, or: kpvo models get {name_or_path}'
+        )
     have = f'there are {", ".join(known)}' if known else 'none are installed'
     raise FrontendError(
         f'no weights named {name_or_path!r}: {have}; give one of them or the path of a '
@@ -73,15 +83,35 @@ def resolve_model(name_or_path: str, kind: str) -> ModelFile:
 
 
 def model_folders() -> list[Path]:
-    """Folders with a manifest: beside the package, below the prefix of Python, and of ROS."""
+    """Folders with a manifest: beside the package, below the prefix of Python, of ROS, the user's.
+
+    That of the user comes last: what he has fetched does not replace what is shipped.
+    """
     prefixes = [sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
-    places = [Path(__file__).resolve().parents[2] / 'models']
+    places: list[Path | None] = [Path(__file__).resolve().parents[2] / 'models']
     places += [Path(prefix) / _SHARE for prefix in prefixes if prefix]
-    return [place for place in dict.fromkeys(places) if (place / _MANIFEST).is_file()]
+    places.append(user_folder())
+    own = [place for place in places if place is not None and (place / MANIFEST).is_file()]
+    return list(dict.fromkeys(own))
 
 
-def _read_manifest(path: Path) -> dict[Any, Any]:
-    """Name -> entry, unchecked."""
+def user_folder() -> Path | None:
+    """The user's own folder of models (XDG base directories); None for a user without a home."""
+    named = Path(os.environ.get('XDG_DATA_HOME', ''))
+    if named.is_absolute():
+        return named / 'kpvo_ros' / 'models'
+    try:
+        return Path.home() / '.local' / _SHARE
+    except RuntimeError:
+        return None
+
+
+def read_manifest(path: Path) -> dict[Any, Any]:
+    """Name -> entry, unchecked.
+
+    Raises:
+        FrontendError: it cannot be read, is longer than a manifest, or not a list of models.
+    """
     try:
         with path.open('rb') as file:
             data = file.read(_MAX_MANIFEST_BYTES + 1)
@@ -95,8 +125,8 @@ def _read_manifest(path: Path) -> dict[Any, Any]:
 
 
 def _entry(folder: Path, name: str, entry: Any, kind: str) -> ModelFile:
-    """A checked entry of the manifest."""
-    where = f'model {name!r} of {folder / _MANIFEST}'
+    """A checked entry of the manifest; whether the file is there has not been looked at."""
+    where = f'model {name!r} of {folder / MANIFEST}'
     values = entry if isinstance(entry, dict) else {}
     file, sha256 = values.get('file'), values.get('sha256')
     if not isinstance(file, str) or not re.fullmatch(r'[\w-][\w.-]*', file, re.ASCII):
@@ -107,6 +137,4 @@ def _entry(folder: Path, name: str, entry: Any, kind: str) -> ModelFile:
         raise FrontendError(
             f'{where} is of kind {values.get("kind")!r}, needed is {kind!r}; give another one'
         )
-    if not (folder / file).is_file():
-        raise FrontendError(f'{where}: {file} is missing; install the package again')
     return ModelFile(folder / file, sha256)

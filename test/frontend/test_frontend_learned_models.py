@@ -11,7 +11,7 @@ import yaml
 
 from kpvo_ros.errors import FrontendError
 from kpvo_ros.frontend import models
-from kpvo_ros.frontend.models import ModelFile, model_folders, resolve_model
+from kpvo_ros.frontend.models import ModelFile, model_folders, resolve_model, user_folder
 
 HASH = 'a1' * 32
 ENTRY = {'file': 'net.safetensors', 'kind': 'keypoint', 'sha256': HASH, 'licence': 'Apache-2.0'}
@@ -23,6 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(models, '__file__', str(tmp_path / 'a/kpvo_ros/frontend/models.py'))
     monkeypatch.setattr(sys, 'prefix', str(tmp_path / 'prefix'))
     monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
+    monkeypatch.setenv('XDG_DATA_HOME', str(tmp_path / 'data'))
     folder = tmp_path / 'prefix/share/kpvo_ros/models'
     folder.mkdir(parents=True)
     return folder
@@ -52,6 +53,30 @@ def test_the_source_tree_comes_before_python_and_python_before_ros(
     write(ros[1], {'models': {'kpvo': ENTRY}})
     (ros[1] / 'net.safetensors').touch()
     assert resolve_model('kpvo', 'keypoint').path.parent == ros[1]
+
+
+def test_the_folder_of_the_user_comes_last_and_helps_out_where_a_file_is_missing(
+    folder: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / 'data/kpvo_ros/models'
+    for place in (own, folder):
+        write(place, {'models': {'kpvo': ENTRY}})
+    assert model_folders() == [folder, own]
+    with pytest.raises(FrontendError, match=r'are missing at .*kpvo models get kpvo'):
+        resolve_model('kpvo', 'keypoint')
+    (own / 'net.safetensors').touch()
+    assert resolve_model('kpvo', 'keypoint').path.parent == own
+    (folder / 'net.safetensors').touch()
+    assert resolve_model('kpvo', 'keypoint').path.parent == folder
+
+
+@pytest.mark.parametrize('named', ['', 'not/absolute'])
+def test_without_a_data_folder_the_home_is_taken(
+    named: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('XDG_DATA_HOME', named)  # a relative one is to be ignored
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert user_folder() == tmp_path / '.local/share/kpvo_ros/models'
 
 
 def test_a_path_is_used_as_it_is_and_has_no_expected_hash(folder: Path, tmp_path: Path) -> None:
@@ -86,7 +111,7 @@ def test_a_file_name_that_leads_elsewhere_is_refused(folder: Path, file: Any) ->
         ({'sha256': None}, '64 hexadecimal'),
         ({'sha256': HASH + '\n'}, '64 hexadecimal'),
         ({'kind': 'landmark'}, "of kind 'landmark', needed is 'keypoint'"),
-        ({'file': 'gone.safetensors'}, 'is missing'),
+        ({'file': 'gone.safetensors'}, 'are missing at'),
     ],
     ids=str,
 )

@@ -1,0 +1,1 @@
+"""Cross-view completion and alignment, depth with visual odometry (seed 004)."""

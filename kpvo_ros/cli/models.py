@@ -10,6 +10,7 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kpvo_ros.cli import models_import
 from kpvo_ros.errors import CommandError, FrontendError, KpvoError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from kpvo_ros.cli.findings import Finding
     from kpvo_ros.cli.model_manifest import Entry
 
-HELP = 'trained weights: list what there is, verify the files, get one from the network'
+HELP = 'trained weights: list what there is, verify files, get one from the network, import'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     getting.add_argument('--url', metavar='URL', help='http or https, in place of the manifest')
     getting.add_argument('--sha256', metavar='HEX', help='of a model that no manifest names')
+    models_import.add_parser(actions)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do one of the three; 1 when a file or a manifest is damaged."""
-    return {'list': _list, 'verify': _verify, 'get': _get}[args.action](args)
+    """Do one of the four; 1 when a file or a manifest is damaged."""
+    actions = {'list': _list, 'verify': _verify, 'get': _get, 'import': models_import.run}
+    return actions[args.action](args)
 
 
 # --------------------------------------------------------------------------------------- list
@@ -153,9 +156,11 @@ def _cure(entry: Entry) -> str:
 
 def _loaders() -> dict[str, Callable[[Path, str | None], object]]:
     """Kind -> what makes a network of such a file."""
-    from kpvo_ros.nets import depth_vo, diffusion, keypoint
+    from kpvo_ros.nets import croco, depth_vo, diffusion, keypoint, mono_depth
 
     return {
+        croco.KIND: croco.load_croco_net,
+        mono_depth.KIND: mono_depth.load_mono_depth_net,
         depth_vo.KIND: depth_vo.load_depth_vo_net,
         keypoint.KIND: keypoint.load_keypoint_net,
         diffusion.KIND: diffusion.load_diffusion_net,

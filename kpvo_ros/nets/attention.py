@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 
 from kpvo_ros.errors import NetworkError
 from kpvo_ros.nets.layers import Linear
+from kpvo_ros.nets.rotary import Turn, turned
 
 _QUIET = 0.25  # of a branch at birth beside what it is added to: many of them follow one another
 _LAYER_SCALE = 0.1  # first factor, for networks of up to 18 blocks (Touvron 2021, CaiT)
@@ -64,10 +65,18 @@ class Attention(nn.Module):
         self.key_value = linear(width, 2 * width, generator)
         self.out = linear(width, width, generator, _QUIET)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """(B, N, C) asks (B, M, C) -> (B, N, C); self-attention is `memory = x`."""
+    def forward(
+        self, x: Tensor, memory: Tensor, turn: Turn | None = None, memory_turn: Turn | None = None
+    ) -> Tensor:
+        """(B, N, C) asks (B, M, C) -> (B, N, C); self-attention is `memory = x`.
+
+        With both `turn` of the N tokens and `memory_turn` of the M tokens positions are told here
+        (see `nets.rotary`), otherwise they are in the tokens.
+        """
         query = self._split(self.query(x))
         key, value = (self._split(part) for part in self.key_value(memory).chunk(2, dim=-1))
+        if turn is not None and memory_turn is not None:
+            query, key = turned(query, turn), turned(key, memory_turn)
         heard = F.scaled_dot_product_attention(query, key, value)  # (B, heads, N, C / heads)
         return self.out(heard.transpose(1, 2).flatten(2))
 
@@ -151,10 +160,10 @@ class Block(nn.Module):
         self.scale = _scale(width, layer_scale)
         self.mlp = TokenMlp(width, mlp_ratio, layer_scale=layer_scale, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) -> (B, N, C)."""
+    def forward(self, x: Tensor, turn: Turn | None = None) -> Tensor:
+        """(B, N, C), and the rotary positions of the N tokens or None -> (B, N, C)."""
         own = self.norm(x)
-        return self.mlp(x + self.scale(self.attention(own, own)))
+        return self.mlp(x + self.scale(self.attention(own, own, turn, turn)))
 
 
 class CrossBlock(nn.Module):
@@ -187,12 +196,14 @@ class CrossBlock(nn.Module):
         self.cross_scale = _scale(width, layer_scale)
         self.mlp = TokenMlp(width, mlp_ratio, layer_scale=layer_scale, generator=generator)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """(B, N, C) with the tokens (B, M, C) of the other image -> (B, N, C)."""
+    def forward(
+        self, x: Tensor, memory: Tensor, turn: Turn | None = None, memory_turn: Turn | None = None
+    ) -> Tensor:
+        """(B, N, C) with the tokens (B, M, C) of the other image -> (B, N, C); see `Attention`."""
         own = self.norm(x)
-        x = x + self.scale(self.attention(own, own))
+        x = x + self.scale(self.attention(own, own, turn, turn))
         other = self.memory_norm(memory)
-        x = x + self.cross_scale(self.cross(self.cross_norm(x), other))
+        x = x + self.cross_scale(self.cross(self.cross_norm(x), other, turn, memory_turn))
         return self.mlp(x)
 
 

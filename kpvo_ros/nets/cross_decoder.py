@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kpvo_ros.errors import NetworkError
 from kpvo_ros.nets.attention import CrossBlock, linear
+from kpvo_ros.nets.rotary import Turn
 from kpvo_ros.nets.vit import check_sizes
 
 LEVELS = 4  # layers that are read by a DPT head
@@ -54,20 +55,28 @@ class CrossDecoder(nn.Module):
             for _ in range(depth)
         )
 
-    def forward(self, tokens: Tensor, memory: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Tensor,
+        turn: Turn | None = None,
+        memory_turn: Turn | None = None,
+    ) -> tuple[Tensor, ...]:
         """Decode.
 
         Args:
             tokens: (B, N, C) of the image to decode: `embed` of the encoder's tokens (or mask
                 tokens), plus positions and what else the caller knows of them.
             memory: (B, M, C) of the other image, made in the same way.
+            turn: rotary positions of the tokens, for a decoder that was trained with them.
+            memory_turn: those of the memory.
 
         Returns:
             (B, N, C) after each block.
         """
         layers = []
         for block in self.blocks:
-            tokens = block(tokens, memory)
+            tokens = block(tokens, memory, turn, memory_turn)
             layers.append(tokens)
         return tuple(layers)
 

@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from kpvo_ros.errors import NetworkError
 from kpvo_ros.geometry.sampling import resize
 from kpvo_ros.nets.attention import Block, linear
+from kpvo_ros.nets.rotary import Turn
 
 OFF, ON = 1, 2  # of a switch: weights files carry numbers from 1 on, see nets/checkpoint.py
 FIXED = (1, 1)  # as `VitConfig.learned_grid`: no positions are learned
 
 _MIN_CONTRAST = 0.02  # of colours 0..1: less is noise and must not be amplified to a picture
 _MAX_DEPTH = 64  # blocks; more is a damaged file and would take minutes to build
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_SPREAD = (0.229, 0.224, 0.225)
 _SLOWEST = 1e4  # patches over 2 pi: longest wave of the positions (Vaswani 2017)
 
 
@@ -137,8 +140,9 @@ class VisionTransformer(nn.Module):
             NetworkError: the tensors are not that.
         """
         x, grid = self._tokens(image, keep)
+        turn = self._turn(grid, keep, x.device)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, turn)
         return self._encoded(x, grid)
 
     def layers(self, image: Tensor, levels: Sequence[int]) -> tuple[Encoded, ...]:
@@ -152,9 +156,10 @@ class VisionTransformer(nn.Module):
             NetworkError: the tensors are not that.
         """
         x, grid = self._tokens(image, None)
+        turn = self._turn(grid, None, x.device)
         found = []
         for number, block in enumerate(self.blocks[: levels[-1]], start=1):
-            x = block(x)
+            x = block(x, turn)
             if number in levels:
                 found.append(self._encoded(x, grid))
         return tuple(found)
@@ -182,6 +187,12 @@ class VisionTransformer(nn.Module):
     def _picture(self, image: Tensor) -> Tensor:
         """(B, 1 or 3, H, W) -> (B, 3, H, W) of which patches are cut."""
         return standardized(image)
+
+    def _turn(
+        self, grid: tuple[int, int], keep: Tensor | None, device: torch.device
+    ) -> Turn | None:
+        """Rotary positions of the tokens; none where positions are in the tokens, as here."""
+        return None
 
     def _positions(self, rows: int, columns: int, device: torch.device) -> Tensor:
         """(N, C) positions of a grid."""
@@ -217,6 +228,18 @@ def standardized(image: Tensor) -> Tensor:
     image = image - image.mean(dim=(1, 2, 3), keepdim=True)
     spread = image.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
     return image / (spread + _MIN_CONTRAST)
+
+
+def imagenet_colours(image: Tensor) -> Tensor:
+    """(B, 1 or 3, H, W) -> (B, 3, H, W) float32 less the mean colour of ImageNet, over its spread.
+
+    For networks that were trained with it; exposure stays in.
+    """
+    mean, spread = (
+        torch.tensor(values, device=image.device)[:, None, None]
+        for values in (_IMAGENET_MEAN, _IMAGENET_SPREAD)
+    )
+    return (image.float() - mean) / spread
 
 
 def patches(image: Tensor, patch_px: int) -> Tensor:

@@ -24,11 +24,12 @@ from kpvo_ros.cli.bench_features_data import present
 from kpvo_ros.cli.bench_features_predictions import Predictor
 from kpvo_ros.cli.bench_features_recovery_views import BINS_M, Queries, Trial, recorded_trial
 from kpvo_ros.cli.bench_features_recovery_worlds import rendered_trials
-from kpvo_ros.cli.bench_features_ways import BUDGET, Way
+from kpvo_ros.cli.bench_features_ways import BUDGET, LEARNED, PEERS, Way
 from kpvo_ros.cli.tracking_truth import Clip
 from kpvo_ros.config.frontend import FrontendConfig
 from kpvo_ros.config.places import MemoryConfig
 from kpvo_ros.frontend.extractor import load_extractor
+from kpvo_ros.frontend.models import SUFFIX
 from kpvo_ros.geometry import se3
 from kpvo_ros.odometry.memory import KeyframeMemory, Recall, StoredKeyframe, appearance
 from kpvo_ros.types import Features
@@ -172,6 +173,8 @@ def _as_in_the_odometry(predictor: Predictor) -> Way | None:
     """The extractor of that name; None when it is there under another one."""
     if predictor.name == _TWICE:
         return None
+    if predictor.name not in (*PEERS, LEARNED) and not predictor.name.endswith(SUFFIX):
+        return predictor.way  # nobody but its maker knows how to make it
     config = dataclasses.replace(FrontendConfig(), extractor=predictor.name, max_keypoints=BUDGET)
     return load_extractor(config)
 

@@ -45,12 +45,15 @@ class SlowMap:
         self.is_at_work = threading.Event()
         self.go = threading.Event()
         self.go.set()
+        self.done = 0
         take = Mapping._take
 
         def slow_take(mapping: Mapping, *args: Any) -> Any:
             self.is_at_work.set()
             assert self.go.wait(20)
-            return take(mapping, *args)
+            watch = take(mapping, *args)
+            self.done += 1
+            return watch
 
         monkeypatch.setattr(Mapping, '_take', slow_take)
 
@@ -65,6 +68,9 @@ def slow_map(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowMap]:
 def begin_work_that_lasts(stage: Stage, odom: list[Odometry], slow_map: SlowMap) -> None:
     """Four frames; the map still works on the last one, though it was answered."""
     stage.peer.show_all(range(3), odom)
+    wait_until(
+        lambda: slow_map.done == 3, 'the work on the frames before'
+    )  # it may not have begun
     slow_map.is_at_work.clear()
     slow_map.go.clear()
     stage.peer.show(3)

@@ -68,9 +68,8 @@ def slow_map(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowMap]:
 def begin_work_that_lasts(stage: Stage, odom: list[Odometry], slow_map: SlowMap) -> None:
     """Four frames; the map still works on the last one, though it was answered."""
     stage.peer.show_all(range(3), odom)
-    wait_until(
-        lambda: slow_map.done == 3, 'the work on the frames before'
-    )  # it may not have begun
+    # The work on the last of them may not even have begun.
+    wait_until(lambda: slow_map.done == 3, 'the work on the frames before')
     slow_map.is_at_work.clear()
     slow_map.go.clear()
     stage.peer.show(3)

@@ -35,6 +35,7 @@ GOOD_BASELINE = 0.4  # motion between two views that is waited for, in camera he
 FIRST_BASELINE = 0.1  # the same for the first fit, whose view is used again until it is good
 MAX_SIGMA = 0.15  # relative, of a height from two views; less certain ones wait for more motion
 FIRST_SIGMA = 0.04  # the same for the first one, which defines the unit
+SEARCHED_PIXELS = 20000  # that are looked through for the strip of every height tried
 SEARCH = (0.3, 30.0, 60)  # heights tried first: from, to (in baselines), how many
 NORMAL_SIGMA_RAD = np.deg2rad(2.0)  # prior knowledge of pitch and roll
 NORMAL_WALK_RAD = np.deg2rad(0.05)  # how much they change from keyframe to keyframe
@@ -195,9 +196,11 @@ class GroundPlane:
         """The m of the best of many heights, None when no height fits."""
         baseline = float(np.linalg.norm(T_now_last[:3, 3]))
         best, best_score = None, MIN_CORRELATION
+        below, _ = self._pixels_below(camera)
+        step = max(1, len(below) // SEARCHED_PIXELS)
         for height in max(baseline, 1e-9) * np.geomspace(*SEARCH):
             m = self._normal / height
-            strip = self._strip(camera, m, _bend(T_now_last), MAX_PIXELS // 4)
+            strip = self._strip(camera, m, _bend(T_now_last), MAX_PIXELS // 4, step)
             if strip is None:
                 return None
             score = StripAlignment(last.gray, now.gray, T_now_last, camera, *strip).correlation(m)
@@ -205,27 +208,32 @@ class GroundPlane:
                 best, best_score = m, score
         return best
 
-    def _strip(
-        self, camera: Camera, m: np.ndarray, bend: float, count: int
-    ) -> tuple[np.ndarray, np.ndarray] | None:
-        """About `count` pixels (N, 2) of the strip ahead and their rays (N, 3).
-
-        The strip bends with the way of the camera, `bend` radians per map unit to the right: in a
-        curve, what lies straight ahead is somebody else's lawn.
-        """
+    def _pixels_below(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+        """All pixels (N, 2) that may show the floor ahead, and their rays (N, 3)."""
         if self._rays is None or self._rays[0] != camera:
             grid = np.indices((camera.height, camera.width))[::-1].reshape(2, -1).T
             rays = camera.unproject(grid.astype(np.float64))
             below = rays @ self._normal > 1.0 / (2 * STRIP_LENGTH)
             self._rays = (camera, grid[below], rays[below])
-        _, xy, rays = self._rays
+        return self._rays[1:]
+
+    def _strip(
+        self, camera: Camera, m: np.ndarray, bend: float, count: int, step: int = 1
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """About `count` pixels (N, 2) of the strip ahead and their rays (N, 3).
+
+        They are chosen among every `step`-th pixel of the image. The strip bends with the way of
+        the camera, `bend` radians per map unit to the right: in a curve, what lies straight ahead
+        is somebody else's lawn.
+        """
+        xy, rays = (part[::step] for part in self._pixels_below(camera))
         rho_h = rays @ (m / np.linalg.norm(m))  # height / depth of the pixel, were it floor
         inside = rho_h > 1.0 / STRIP_LENGTH
         rho_h = np.maximum(rho_h, 1e-9)
         aside = rays[:, 0] / rho_h - 0.5 * bend / np.linalg.norm(m) / rho_h**2
         inside &= np.abs(aside) < STRIP_HALF_WIDTH
         chosen = np.flatnonzero(inside)
-        if len(chosen) < MIN_PIXELS:
+        if len(chosen) * step < MIN_PIXELS:
             return None
         chosen = chosen[:: max(1, len(chosen) // count)]
         return xy[chosen], rays[chosen]

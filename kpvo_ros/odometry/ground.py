@@ -12,6 +12,7 @@ Lengths are in map units; everything is relative to h, so that the unit does not
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,7 @@ MAX_SIGMA = 0.15  # relative, of a height from two views; less certain ones wait
 FIRST_SIGMA = 0.04  # the same for the first one, which defines the unit
 SEARCHED_PIXELS = 20000  # that are looked through for the strip of every height tried
 SEARCH = (0.3, 30.0, 60)  # heights tried first: from, to (in baselines), how many
+_COARSE_PX = 16  # rows and columns in which the floor's uppermost row is looked for
 NORMAL_SIGMA_RAD = np.deg2rad(2.0)  # prior knowledge of pitch and roll
 NORMAL_WALK_RAD = np.deg2rad(0.05)  # how much they change from keyframe to keyframe
 HEIGHT_WALK = 0.002  # relative change of h from keyframe to keyframe (drift of the map's unit)
@@ -51,6 +53,18 @@ _Plane = tuple[np.ndarray, np.ndarray]  # m (3,) and its covariance (3, 3)
 class _View:
     gray: np.ndarray  # (H, W) float32, local mean and contrast removed
     T_odom_camera: np.ndarray
+
+
+class _Below(NamedTuple):
+    """Pixels that may show the floor ahead.
+
+    Attributes:
+        xy: (N, 2) integer pixels.
+        rays: (N, 3) of them, z = 1.
+    """
+
+    xy: np.ndarray
+    rays: np.ndarray
 
 
 class GroundPlane:
@@ -69,7 +83,7 @@ class GroundPlane:
         self._view: _View | None = None
         self._before: _Plane | None = None  # known before the first fit with this view
         self._wanted = GOOD_BASELINE  # of the next fit, in camera heights
-        self._rays: tuple[Camera, np.ndarray, np.ndarray] | None = None
+        self._below: tuple[Camera, _Below] | None = None
         self.m: np.ndarray | None = None
         self.covariance = np.zeros((3, 3))
         self._refusals = self._fits = 0
@@ -124,6 +138,7 @@ class GroundPlane:
         """
         if self._view is None:
             self._view = _View(flatten(gray), T_odom_camera)
+            self._pixels_below(camera)  # now, because the next view has more to do
             return None
         T_now_last = se3.inverse(T_odom_camera) @ self._view.T_odom_camera
         baseline = float(np.linalg.norm(T_now_last[:3, 3]))
@@ -179,7 +194,7 @@ class GroundPlane:
         """(m, information) from two views, None when they do not show a floor."""
         start = self.m if self.m is not None else self._search(last, now, T_now_last, camera)
         bend = _bend(T_now_last)
-        strip = None if start is None else self._strip(camera, start, bend, MAX_PIXELS)
+        strip = None if start is None else self._strip_of(camera, start, bend)
         if start is None or strip is None:
             return None
         alignment = StripAlignment(last.gray, now.gray, T_now_last, camera, *strip)
@@ -196,47 +211,51 @@ class GroundPlane:
         """The m of the best of many heights, None when no height fits."""
         baseline = float(np.linalg.norm(T_now_last[:3, 3]))
         best, best_score = None, MIN_CORRELATION
-        below, _ = self._pixels_below(camera)
-        step = max(1, len(below) // SEARCHED_PIXELS)
+        bend, count = _bend(T_now_last), MAX_PIXELS // 4
+        below = self._pixels_below(camera)
+        step = max(1, len(below.xy) // SEARCHED_PIXELS)
+        below = _Below(*(part[::step] for part in below))
+        rho_h = below.rays @ self._normal  # the same for all heights
+        near = rho_h > 1.0 / STRIP_LENGTH
+        below, rho_h = _Below(*(part[near] for part in below)), rho_h[near]
         for height in max(baseline, 1e-9) * np.geomspace(*SEARCH):
-            m = self._normal / height
-            strip = self._strip(camera, m, _bend(T_now_last), MAX_PIXELS // 4, step)
-            if strip is None:
+            chosen = _strip(below, rho_h, bend * height)
+            if len(chosen) * step < MIN_PIXELS:
                 return None
+            chosen = chosen[:: max(1, len(chosen) // count)]
+            strip = below.xy[chosen], below.rays[chosen]
+            m = self._normal / height
             score = StripAlignment(last.gray, now.gray, T_now_last, camera, *strip).correlation(m)
             if score > best_score:
                 best, best_score = m, score
         return best
 
-    def _pixels_below(self, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-        """All pixels (N, 2) that may show the floor ahead, and their rays (N, 3)."""
-        if self._rays is None or self._rays[0] != camera:
-            grid = np.indices((camera.height, camera.width))[::-1].reshape(2, -1).T
-            rays = camera.unproject(grid.astype(np.float64))
-            below = rays @ self._normal > 1.0 / (2 * STRIP_LENGTH)
-            self._rays = (camera, grid[below], rays[below])
-        return self._rays[1:]
+    def _pixels_below(self, camera: Camera) -> _Below:
+        """All pixels that may show the floor ahead."""
+        if self._below is None or self._below[0] != camera:
+            coarse = _grid(camera, 0, _COARSE_PX)
+            rows = coarse[self._may_be_floor(camera.unproject(coarse.astype(np.float64)))][:, 1]
+            first = max(0, int(rows.min(initial=camera.height)) - 2 * _COARSE_PX)
+            xy = _grid(camera, first, 1)
+            rays = camera.unproject(xy.astype(np.float64))
+            below = self._may_be_floor(rays)
+            self._below = camera, _Below(xy[below], rays[below])
+        return self._below[1]
 
-    def _strip(
-        self, camera: Camera, m: np.ndarray, bend: float, count: int, step: int = 1
+    def _may_be_floor(self, rays: np.ndarray) -> np.ndarray:
+        """(N,) bool for rays (N, 3), z = 1: not beyond twice the strip, with a level camera."""
+        return rays @ self._normal > 1.0 / (2 * STRIP_LENGTH)
+
+    def _strip_of(
+        self, camera: Camera, m: np.ndarray, bend: float
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """About `count` pixels (N, 2) of the strip ahead and their rays (N, 3).
-
-        They are chosen among every `step`-th pixel of the image. The strip bends with the way of
-        the camera, `bend` radians per map unit to the right: in a curve, what lies straight ahead
-        is somebody else's lawn.
-        """
-        xy, rays = (part[::step] for part in self._pixels_below(camera))
-        rho_h = rays @ (m / np.linalg.norm(m))  # height / depth of the pixel, were it floor
-        inside = rho_h > 1.0 / STRIP_LENGTH
-        rho_h = np.maximum(rho_h, 1e-9)
-        aside = rays[:, 0] / rho_h - 0.5 * bend / np.linalg.norm(m) / rho_h**2
-        inside &= np.abs(aside) < STRIP_HALF_WIDTH
-        chosen = np.flatnonzero(inside)
-        if len(chosen) * step < MIN_PIXELS:
+        """Pixels (N, 2) of the strip ahead and their rays (N, 3), None when it is not in sight."""
+        below, height = self._pixels_below(camera), 1.0 / np.linalg.norm(m)
+        chosen = _strip(below, below.rays @ (m * height), bend * height)
+        if len(chosen) < MIN_PIXELS:
             return None
-        chosen = chosen[:: max(1, len(chosen) // count)]
-        return xy[chosen], rays[chosen]
+        chosen = chosen[:: max(1, len(chosen) // MAX_PIXELS)]
+        return below.xy[chosen], below.rays[chosen]
 
     def _fuse(self, m: np.ndarray, information: np.ndarray) -> None:
         """Kalman update of the filtered plane with a measured one."""
@@ -271,6 +290,29 @@ def _bend(T_now_last: np.ndarray) -> float:
     turn_rad = float(np.arctan2(T_last_now[0, 2], T_last_now[2, 2]))
     looks_ahead = T_last_now[2, 3] > LOOKS_AHEAD * baseline > 0
     return turn_rad / baseline if looks_ahead else 0.0
+
+
+def _strip(below: _Below, rho_h: np.ndarray, bend: float) -> np.ndarray:
+    """Numbers of the pixels that show the strip ahead.
+
+    The strip bends with the way of the camera: in a curve, what lies straight ahead is somebody
+    else's lawn.
+
+    Args:
+        below: N pixels.
+        rho_h: (N,) height over depth of each, were it floor.
+        bend: radians to the right per camera height of way.
+    """
+    inside = rho_h > 1.0 / STRIP_LENGTH
+    rho_h = np.maximum(rho_h, 1e-9)
+    aside = below.rays[:, 0] / rho_h - 0.5 * bend / rho_h**2
+    return np.flatnonzero(inside & (np.abs(aside) < STRIP_HALF_WIDTH))
+
+
+def _grid(camera: Camera, first_row: int, step: int) -> np.ndarray:
+    """(N, 2) int pixels of every `step`-th row and column."""
+    rows, columns = np.mgrid[first_row : camera.height : step, 0 : camera.width : step]
+    return np.stack([columns.ravel(), rows.ravel()], axis=1)
 
 
 def _relative_sigma(m: np.ndarray, information: np.ndarray) -> float:

@@ -1,9 +1,9 @@
 """A thread that works on the newest item and counts what it had to leave out.
 
 A camera that is faster than the algorithm must cost frames, never latency: an item nobody took is
-replaced by a newer one. Only when the work is usually done before the next item comes, an item
-may wait behind another: one step that took long costs a moment then, and no frame. The thread that
-offers items only stores a reference.
+replaced by a newer one. Only when the work is usually done well before the next item comes, a few
+may wait in a row: one step that took long costs a moment then, and no frame. What is usual is a
+median, which a long step does not change. The thread that offers items only stores a reference.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 import logging
+import statistics
 import threading
 import time
 from typing import Generic, TypeVar
 
 Item = TypeVar('Item')
-_QUEUE = 2  # items that wait, at most
-_USUAL = 0.1  # weight of the newest duration in the usual one
-_SPARE = 0.9  # of the time between two items that work may take for an item to wait
+_QUEUE = 4  # items that wait, at most
+_REMEMBERED = 9  # durations, whose median is the usual one
+_KNOWN = 3  # durations from which on it is
+_SPARE = 0.7  # of the time between two items that work may take for an item to wait
 _log = logging.getLogger(__name__)
 
 
@@ -49,8 +51,8 @@ class LatestWorker(Generic[Item]):
         self._wake = threading.Condition()
         self._queue: deque[Item] = deque()
         self._offered_s: float | None = None
-        self._period_s = 0.0  # usual time between two items; 0 before anything is known
-        self._work_s = 0.0  # usual time that one takes
+        self._periods_s: deque[float] = deque(maxlen=_REMEMBERED)  # between two items
+        self._works_s: deque[float] = deque(maxlen=_REMEMBERED)  # that one took
         self._running = False
         self._thread: threading.Thread | None = None
         self.dropped = 0
@@ -90,7 +92,7 @@ class LatestWorker(Generic[Item]):
                 return 0
             now_s = self._clock()
             if self._offered_s is not None:
-                self._period_s = _usual(self._period_s, now_s - self._offered_s)
+                self._periods_s.append(now_s - self._offered_s)
             self._offered_s = now_s
             dropped = max(0, len(self._queue) + 1 - self._room())
             for _ in range(dropped):
@@ -107,8 +109,10 @@ class LatestWorker(Generic[Item]):
 
     def _room(self) -> int:
         """How many items may wait."""
-        keeps_up = 0.0 < self._work_s < _SPARE * self._period_s
-        return _QUEUE if keeps_up else 1
+        if min(len(self._works_s), len(self._periods_s)) < _KNOWN:
+            return 1
+        spare_s = _SPARE * statistics.median(self._periods_s)
+        return _QUEUE if statistics.median(self._works_s) < spare_s else 1
 
     def _run(self) -> None:
         mine = threading.current_thread()
@@ -126,15 +130,10 @@ class LatestWorker(Generic[Item]):
                 self._report(error)
             took_s = self._clock() - began_s
             with self._wake:
-                self._work_s = _usual(self._work_s, took_s)
+                self._works_s.append(took_s)
 
     def _report(self, error: Exception) -> None:
         try:
             self._on_error(error)
         except Exception:  # nor must a reporter that fails
             _log.exception('an error of the worker could not be reported')
-
-
-def _usual(before_s: float, newest_s: float) -> float:
-    """Running mean of durations, begun with the first one."""
-    return newest_s if before_s == 0.0 else before_s + _USUAL * (newest_s - before_s)

@@ -275,7 +275,7 @@ def test_the_worker_takes_the_newest_and_counts_the_rest() -> None:
     assert taken == [0, 3]
 
 
-@pytest.mark.parametrize(('work_s', 'dropped'), [(0.02, 0), (0.05, 1)])
+@pytest.mark.parametrize(('work_s', 'dropped'), [(0.02, 0), (0.05, 3)])
 def test_an_item_waits_behind_another_only_where_work_usually_keeps_up(
     work_s: float, dropped: int
 ) -> None:
@@ -295,15 +295,15 @@ def test_an_item_waits_behind_another_only_where_work_usually_keeps_up(
         now_s[0] = item * 0.033
         assert worker.offer(item) == 0
         wait_until(lambda n=item: len(taken) == n + 1, 'the item')
-        wait_until(lambda n=item: worker._work_s > 0.0, 'the duration')
+        wait_until(lambda n=item: len(worker._works_s) == n + 1, 'the duration')
     worker.offer(5)
     assert begun.wait(10.0)
-    assert worker.offer(6) == 0
-    assert worker.offer(7) == dropped
+    assert sum(worker.offer(item) for item in range(6, 10)) == dropped
+    assert worker.offer(10) == 1  # four may wait, and no more
     go.set()
-    wait_until(lambda: taken[-1] == 7, 'the last item')
+    wait_until(lambda: taken[-1] == 10, 'the last item')
     assert worker.stop()
-    assert taken == [*range(6), *([6] if not dropped else []), 7]
+    assert taken == [*range(6), *range(7 + dropped, 11)]
 
 
 def test_the_worker_survives_errors_of_the_work_and_of_the_reporter() -> None:

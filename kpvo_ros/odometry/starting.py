@@ -25,6 +25,9 @@ TURN_SIGMA_RAD = np.deg2rad(0.1)  # of its rotation, at least
 TURN_SHARE = 0.1  # of the turn that may have been a shift along a wall far ahead
 _TURN_ERROR_PX = 0.7  # median error of a plain rotation up to which the camera only turned
 _TURN_KEPT = 0.5  # share of the first view's points in sight, below which a turn begins anew
+# Two views without enough parallax are tried again when the points have moved so much further;
+# the next frame of a fast camera shows the same and costs 20 ms.
+_TRY_AGAIN = 1.1
 
 
 class Progress(enum.Enum):
@@ -74,9 +77,12 @@ def start(
     turn = turn_between(sights, mapping.map, frame.camera)
     if turn.error_px < _TURN_ERROR_PX:
         return _turn(mapping, frame, turn)
-    T_camera_keyframe = relative_pose(
-        sights, mapping.map, frame.camera, config.keyframes, config.seed
-    )
+    T_camera_keyframe = None
+    if turn.moved_px > _TRY_AGAIN * mapping.waiting.tried_px:
+        mapping.waiting.tried_px = turn.moved_px
+        T_camera_keyframe = relative_pose(
+            sights, mapping.map, frame.camera, config.keyframes, config.seed
+        )
     if T_camera_keyframe is None:
         mapping.waiting.add(WaitingFrame(frame.stamp_ns, sights=sights))
         return Start(Progress.WAITING, 'waiting for parallax: move the camera sideways', False)

@@ -41,9 +41,14 @@ class WaitingFrame:
 
 
 class Waiting:
-    """The frames that wait, oldest first; they move with the map."""
+    """The frames that wait, oldest first; they move with the map.
+
+    Attributes:
+        tried_px: how far the points had moved when two views were last tried, 0 for never.
+    """
 
     def __init__(self) -> None:
+        self.tried_px = 0.0
         self._frames: deque[WaitingFrame] = deque(maxlen=MAX_FRAMES)
 
     def __len__(self) -> int:
@@ -66,6 +71,7 @@ class Waiting:
     def forget(self) -> None:
         """The map that the frames belong to is gone."""
         self._frames.clear()
+        self.tried_px = 0.0
 
     def rescale(self, factor: float, about: np.ndarray) -> None:
         """The map was stretched by `factor` about the position `about` (3,)."""

@@ -27,7 +27,7 @@ _TURN_ERROR_PX = 0.7  # median error of a plain rotation up to which the camera 
 _TURN_KEPT = 0.5  # share of the first view's points in sight, below which a turn begins anew
 # Two views without enough parallax are tried again when the points have moved so much further;
 # the next frame of a fast camera shows the same and costs 20 ms.
-_TRY_AGAIN = 1.1
+_TRY_AGAIN = 1.05
 
 
 class Progress(enum.Enum):

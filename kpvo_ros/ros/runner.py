@@ -15,6 +15,8 @@ from kpvo_ros.errors import KpvoError
 from kpvo_ros.frontend.process import keep_freed_memory
 from kpvo_ros.ros.node_base import ImageNode
 
+_WARM_BYTES = 96 << 20  # what a step on a 640x480 image takes at most, touched beforehand
+
 
 def run(make_node: Callable[[], ImageNode], args: Sequence[str] | None, usage: str) -> int:
     """Run one node until Ctrl-C, SIGTERM or the end of its context.
@@ -34,7 +36,7 @@ def run(make_node: Callable[[], ImageNode], args: Sequence[str] | None, usage: s
         if own_words:
             print(usage, file=sys.stdout if own_words[0] in ('-h', '--help') else sys.stderr)
             return 0 if own_words[0] in ('-h', '--help') else 2
-        keep_freed_memory()
+        keep_freed_memory(_WARM_BYTES)
         rclpy.init(args=words)
         has_begun = True
         return _spin(make_node)

@@ -6,6 +6,8 @@ import io
 import math
 from pathlib import Path
 import platform
+import subprocess
+import sys
 
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -199,3 +201,26 @@ def test_the_loop_leaves_the_global_random_numbers_alone(tmp_path: Path) -> None
 def test_the_c_library_keeps_freed_memory_where_it_can() -> None:
     has_glibc = platform.libc_ver()[0] == 'glibc'
     assert keep_freed_memory() == has_glibc
+
+
+_COUNT_FAULTS = """
+import resource, sys, threading
+from kpvo_ros.frontend.process import keep_freed_memory
+keep_freed_memory(int(sys.argv[1]))
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytes([1]) * (16 << 20)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+thread = threading.Thread(target=faults)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc has mallopt')
+def test_memory_that_was_warmed_is_warm_in_every_thread() -> None:
+    cold, warm = (
+        int(subprocess.check_output([sys.executable, '-c', _COUNT_FAULTS, str(size)]))
+        for size in (0, 32 << 20)
+    )
+    assert warm < 100 < cold  # pages of 4 KiB: 4096 of them, unless the kernel gives larger ones

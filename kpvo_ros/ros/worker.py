@@ -20,7 +20,7 @@ Item = TypeVar('Item')
 _QUEUE = 4  # items that wait, at most
 _REMEMBERED = 9  # durations, whose median is the usual one
 _KNOWN = 3  # durations from which on it is
-_SPARE = 0.7  # of the time between two items that work may take for an item to wait
+_SPARE = 0.9  # of the time between two items that work may take for an item to wait
 _log = logging.getLogger(__name__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import gc
 import logging
 import sys
 
@@ -60,6 +61,9 @@ def _spin(make_node: Callable[[], ImageNode]) -> int:
         executor.add_node(node)
         if node.parameters.record.node.autostart and not _bring_up(node):
             return 1 if rclpy.ok() else 0
+        # What stays until the end need not be searched for garbage; that took up to 45 ms.
+        gc.collect()
+        gc.freeze()
         executor.spin()
     finally:
         node.destroy_node()

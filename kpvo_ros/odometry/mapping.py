@@ -274,12 +274,14 @@ class Mapping:
         self._camera = frame.camera
         watch = self._watch = Stopwatch()
         self._taken += 1
+        has_much_to_do = self._is_unsettled or (is_keyframe and self._taken >= _RARE)
         if self._is_unsettled:
             with watch.stage('adjust'):
                 self._settle_keyframe(frame.camera)
                 self._place_again(frame)
         with watch.stage('scale'):
-            self._correct_scale(frame)
+            if not (has_much_to_do and self.scale.is_metric):  # the next frame will do
+                self._correct_scale(frame)
         with watch.stage('keyframe'):
             if is_keyframe:
                 self._make_keyframe(frame)

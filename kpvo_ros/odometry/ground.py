@@ -39,6 +39,7 @@ FIRST_SIGMA = 0.04  # the same for the first one, which defines the unit
 SEARCHED_PIXELS = 20000  # that are looked through for the strip of every height tried
 SEARCH = (0.3, 30.0, 60)  # heights tried first: from, to (in baselines), how many
 _COARSE_PX = 16  # rows and columns in which the floor's uppermost row is looked for
+NEAR_HINT = 2.0  # how much more or less than one that fitted a moment ago is tried
 NORMAL_SIGMA_RAD = np.deg2rad(2.0)  # prior knowledge of pitch and roll
 NORMAL_WALK_RAD = np.deg2rad(0.05)  # how much they change from keyframe to keyframe
 HEIGHT_WALK = 0.002  # relative change of h from keyframe to keyframe (drift of the map's unit)
@@ -87,6 +88,7 @@ class GroundPlane:
         self.m: np.ndarray | None = None
         self.covariance = np.zeros((3, 3))
         self._refusals = self._fits = 0
+        self._hint: float | None = None  # a height that fitted, but too early to be sure
 
     @property
     def height(self) -> float:
@@ -109,6 +111,8 @@ class GroundPlane:
 
     def stretch(self, factor: float, about: np.ndarray) -> None:
         """The map was stretched by `factor` about a point (3,) of it."""
+        if self._hint is not None:
+            self._hint *= factor
         if self.m is not None:
             self.m, self.covariance = self.m / factor, self.covariance / factor**2
         if self._before is not None:
@@ -146,6 +150,7 @@ class GroundPlane:
             return None
         last, now = self._view, _View(flatten(gray), T_odom_camera)
         fit = self._measure(last, now, T_now_last, camera)
+        self._hint = None if fit is None else float(1.0 / np.linalg.norm(fit[0]))
         if fit is None or self._surprises(*fit):
             self._look_from(now)
             if self.m is not None:
@@ -218,7 +223,10 @@ class GroundPlane:
         rho_h = below.rays @ self._normal  # the same for all heights
         near = rho_h > 1.0 / STRIP_LENGTH
         below, rho_h = _Below(*(part[near] for part in below)), rho_h[near]
-        for height in max(baseline, 1e-9) * np.geomspace(*SEARCH):
+        heights = max(baseline, 1e-9) * np.geomspace(*SEARCH)
+        if self._hint is not None:
+            heights = heights[np.abs(np.log(heights / self._hint)) < np.log(NEAR_HINT)]
+        for height in heights:
             chosen = _strip(below, rho_h, bend * height)
             if len(chosen) * step < MIN_PIXELS:
                 return None

@@ -29,7 +29,8 @@ from kpvo_ros.synthetic.correspondence import (
     from_depth,
     merge,
 )
-from kpvo_ros.synthetic.render import Render, encode, render
+from kpvo_ros.synthetic.exposure import expose
+from kpvo_ros.synthetic.render import Render, render
 from kpvo_ros.synthetic.viewpoints import Viewpoints, choose_viewpoints
 from kpvo_ros.synthetic.world import World
 from kpvo_ros.synthetic.world_choice import SceneWorld, make_scene_world, relit
@@ -39,7 +40,6 @@ _FAR = 2**15 - 1
 _VISIBLE, _MOVABLE = 1, 2
 _FOCAL = (0.65, 1.1)  # in widths
 _RESTYLED = 0.65  # share of the pairs in different light
-_TONE = 0.25  # mean radiance that the exposure aims at
 Rng = np.random.Generator
 
 
@@ -218,7 +218,7 @@ def render_pair(scene: SceneWorld, camera: Camera, rng: Rng, *, restyled: bool =
         )
     ]
     to1, to0, moved0, moved1 = scene_truth(world0, camera, spots, shots[0], shots[1])
-    image0, image1 = (_expose(shot.radiance) for shot in shots)
+    image0, image1 = (expose(shot.radiance).float() / 255 for shot in shots)
     return Pairs(image0, image1, to1, to0, moved0, moved1)
 
 
@@ -258,13 +258,6 @@ def _motion_of(world: World, object_id: Tensor) -> Tensor:
     table = torch.full((int(world.object_id.max()) + 2,), -1, device=object_id.device)
     table[world.object_id] = world.motion_index
     return table[object_id]  # the sky, -1, reads the last entry
-
-
-def _expose(radiance: Tensor) -> Tensor:
-    """(B, 3, H, W) float32 picture with the exposure of an automatic camera."""
-    mean = radiance.clamp(max=2.0).mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-3)
-    gain = (_TONE / mean).pow(0.8).clamp(0.3, 8.0)
-    return encode(radiance * gain).permute(0, 3, 1, 2).float() / 255
 
 
 def _row(pairs: Pairs) -> dict[str, Tensor]:

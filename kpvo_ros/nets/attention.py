@@ -77,7 +77,7 @@ class Attention(nn.Module):
         key, value = (self._split(part) for part in self.key_value(memory).chunk(2, dim=-1))
         if turn is not None and memory_turn is not None:
             query, key = turned(query, turn), turned(key, memory_turn)
-        heard = F.scaled_dot_product_attention(query, key, value)  # (B, heads, N, C / heads)
+        heard = _attend(query, key, value)  # (B, heads, N, C / heads)
         return self.out(heard.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -209,3 +209,15 @@ class CrossBlock(nn.Module):
 
 def _scale(width: int, wanted: bool) -> nn.Module:
     return LayerScale(width) if wanted else nn.Identity()
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Scaled dot-product attention of (B, heads, N, C).
+
+    Written out where gradients are wanted on a CPU: torch's fused kernel has a slow way back
+    there, which was half of a training step.
+    """
+    if query.device.type != 'cpu' or not query.requires_grad:
+        return F.scaled_dot_product_attention(query, key, value)
+    likeness = query / math.sqrt(query.shape[-1]) @ key.transpose(-2, -1)
+    return likeness.softmax(dim=-1).to(value.dtype) @ value

@@ -7,7 +7,7 @@ loaded is the very bytes that were hashed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import hashlib
 import json
@@ -29,6 +29,7 @@ _KEY = 'kpvo'  # one key only: safetensors writes several in an order that chang
 _OWN = ('kind', 'config')
 
 Record = TypeVar('Record')
+Network = TypeVar('Network', bound=nn.Module)
 
 
 def save_weights(
@@ -107,6 +108,43 @@ def load_weights(
         raise NetworkError(f'weights {path} are damaged; fetch the file again') from None
     _check_finite(state, path)
     return state, words
+
+
+def load_network(
+    path: Path | str,
+    kind: str,
+    defaults: Record,
+    make: Callable[[Record], Network],
+    sha256: str | None = None,
+) -> Network:
+    """The network of a weights file, on the CPU, in evaluation mode.
+
+    Args:
+        path: of the file.
+        kind: what it must be.
+        defaults: a configuration record of the network, see `read_config`.
+        make: builds the network of a configuration.
+        sha256: what the file must hash to, hexadecimal; None takes any.
+
+    Raises:
+        NetworkError: the file is not that of such a network, whole and finite.
+    """
+    state, words = load_weights(path, kind=kind, sha256=sha256)
+    config = read_config(words, defaults)
+    with torch.device('meta'):  # nothing is drawn, and nothing allocated before it is checked
+        network = make(config)
+    fill(network, state)
+    return network.eval()
+
+
+def read_kind(path: Path | str) -> str:
+    """What a weights file says it is, e.g. 'keypoint'; its tensors are not looked at.
+
+    Raises:
+        NetworkError: unreadable, or not a weights file.
+    """
+    path = Path(path)
+    return _read_words(path, _read(path))['kind']
 
 
 def read_config(words: Mapping[str, str], defaults: Record) -> Record:

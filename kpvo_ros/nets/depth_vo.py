@@ -32,7 +32,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 from kpvo_ros.errors import NetworkError
 from kpvo_ros.geometry.sampling import pixel_grid
 from kpvo_ros.nets.attention import linear
-from kpvo_ros.nets.checkpoint import fill, load_weights, read_config
+from kpvo_ros.nets.checkpoint import load_network
 from kpvo_ros.nets.cross_decoder import (
     CrossDecoder,
     check_levels,
@@ -40,6 +40,7 @@ from kpvo_ros.nets.cross_decoder import (
     spread_layers,
 )
 from kpvo_ros.nets.dpt import DptHead
+from kpvo_ros.nets.fine_path import PATCH_PX, WIDTHS, Fine, FinePath
 from kpvo_ros.nets.layers import Exact
 from kpvo_ros.nets.vit import (
     FIXED,
@@ -100,6 +101,7 @@ class DepthVoConfig:
         class_token: of the encoder, see `VitConfig`.
         layer_scale: of all blocks, see `VitConfig`.
         learned_grid: of the encoder's positions, see `VitConfig`.
+        fine: ON for convolutions beside the transformer, see `fine_path`; patches of 16 only.
 
     Raises:
         NetworkError: sizes no network has.
@@ -119,8 +121,14 @@ class DepthVoConfig:
     class_token: int = OFF
     layer_scale: int = OFF
     learned_grid: tuple[int, int] = FIXED
+    fine: int = OFF
 
     def __post_init__(self) -> None:
+        if self.fine not in (OFF, ON) or (self.fine == ON and self.patch_px != PATCH_PX):
+            raise NetworkError(
+                f'fine is {self.fine} with patches of {self.patch_px} px; give {OFF} for off, or '
+                f'{ON} for on with patches of {PATCH_PX}'
+            )
         check_sizes('decoder', self.decoder_width, self.decoder_depth, self.decoder_heads)
         check_levels(self.decoder_depth)
         assert self.encoder  # its record has checks of its own
@@ -140,9 +148,11 @@ class DepthVoConfig:
         )
 
 
-TINY = DepthVoConfig()
-SMALL = DepthVoConfig(384, 12, 6, 256, 8, 8, dpt_width=96, head_width=48, pose_width=256)
-BASE = DepthVoConfig(768, 12, 12, 512, 8, 16, dpt_width=256, head_width=128, pose_width=512)
+TINY = DepthVoConfig(fine=ON)
+SMALL = DepthVoConfig(384, 12, 6, 256, 8, 8, dpt_width=96, head_width=48, pose_width=256, fine=ON)
+BASE = DepthVoConfig(
+    768, 12, 12, 512, 8, 16, dpt_width=256, head_width=128, pose_width=512, fine=ON
+)
 
 
 class PairFeatures(NamedTuple):
@@ -151,10 +161,12 @@ class PairFeatures(NamedTuple):
     Attributes:
         layers: four layers of the decoder, (2 B, N, C) each, the last one last.
         grid: rows and columns of the N tokens.
+        fine: maps beside the transformer, None where the network has none.
     """
 
     layers: tuple[Tensor, ...]
     grid: tuple[int, int]
+    fine: Fine | None = None
 
 
 class DepthVoNet(nn.Module):
@@ -188,8 +200,10 @@ class DepthVoNet(nn.Module):
             config.head_width,
             2,
             patch_px=config.patch_px,
+            beside=WIDTHS[::-1] if config.fine == ON else (),
             generator=generator,
         )
+        self.fine = FinePath(config.decoder_width, generator) if config.fine == ON else None
         self.motion = VoDecoder(config.decoder_width, config.pose_width, generator)
         # Faster convolutions on a CPU; torch's stubs do not know this call.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -226,23 +240,28 @@ class DepthVoNet(nn.Module):
             )
         check_cameras(K0, len(image0))
         check_cameras(K1, len(image1))
-        return self.join(self.encoder(torch.cat([image0, image1])), torch.cat([K0, K1]))
+        images = torch.cat([image0, image1])
+        return self.join(self.encoder(images), images, torch.cat([K0, K1]))
 
-    def join(self, encoded: Encoded, K: Tensor) -> PairFeatures:
+    def join(self, encoded: Encoded, images: Tensor, K: Tensor) -> PairFeatures:
         """Let encoded images look at each other.
 
         A video's image 1 is the next pair's image 0: who keeps its tokens saves half the encoder.
 
         Args:
             encoded: of 2 B images, first all images 0, then all images 1.
+            images: (2 B, 1 or 3, H, W) themselves.
             K: (2 B, 3, 3).
         """
         tokens, grid = self.decoder.embed(encoded.tokens), encoded.grid
         positions = sinusoidal_positions(*grid, tokens.shape[-1], tokens.device)
         rays = self.rays(patch_rays(K, grid, self.config.patch_px))
         tokens = tokens + positions.to(tokens.dtype) + rays.to(tokens.dtype)
+        fine = None if self.fine is None else self.fine(images)
+        if fine is not None:
+            tokens = tokens + fine.tokens.to(tokens.dtype)
         layers = self.decoder(tokens, exchanged(tokens))
-        return PairFeatures(spread_layers(layers), grid)
+        return PairFeatures(spread_layers(layers), grid, fine)
 
     def forward_head(self, features: PairFeatures, K: Tensor) -> DepthVo:
         """The heads alone.
@@ -251,7 +270,9 @@ class DepthVoNet(nn.Module):
             features: result of `forward_features` or `join`.
             K: (2 B, 3, 3), first all cameras 0, then all cameras 1.
         """
-        raw = self.depth(features.layers, features.grid)  # (2 B, 2, H, W)
+        fine = features.fine
+        beside = () if fine is None else (fine.eighth, fine.quarter, fine.half)
+        raw = self.depth(features.layers, features.grid, beside)  # (2 B, 2, H, W)
         with torch.autocast(raw.device.type, enabled=False):
             depth, log_sigma = as_depth(raw, K.float())
         depth0, depth1 = depth.chunk(2)
@@ -281,12 +302,8 @@ def load_depth_vo_net(path: Path | str, sha256: str | None = None) -> DepthVoNet
     Raises:
         NetworkError: the file is not that of a depth and odometry network, whole and finite.
     """
-    state, words = load_weights(path, kind=KIND, sha256=sha256)
-    config = read_config(words, DepthVoConfig())
-    with torch.device('meta'):  # nothing is drawn, and nothing allocated before it is checked
-        network = DepthVoNet(config)
-    fill(network, state)
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network = load_network(path, KIND, DepthVoConfig(), DepthVoNet, sha256)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class RayEmbedding(nn.Module):

@@ -40,6 +40,8 @@ class DptHead(nn.Module):
         head_width: channels on the way to full size.
         outputs: channels of the answer.
         patch_px: side of the patch that is behind a token, a multiple of 8.
+        beside: channels of maps at 1/8, 1/4 and 1/2 that are added where they fit, for patches of
+            16; none by default.
         generator: source of the initial weights; None stands for seed 0.
 
     Raises:
@@ -54,6 +56,7 @@ class DptHead(nn.Module):
         outputs: int,
         *,
         patch_px: int = 16,
+        beside: Sequence[int] = (),
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -69,6 +72,10 @@ class DptHead(nn.Module):
             Fusion(width, lateral=level > 0, generator=generator)
             for level in range(len(_PER_TOKEN))
         )
+        self.beside = nn.ModuleList(
+            Conv2d(channels, out, 1, generator=generator)
+            for channels, out in zip(beside, (width, width, head_width), strict=False)
+        )
         self.narrow = Conv2d(width, head_width, generator=generator)
         self.refine = Conv2d(head_width, head_width, generator=generator)
         self.last: nn.Module = Conv2d(
@@ -77,12 +84,15 @@ class DptHead(nn.Module):
         _scaled(self.last, _FAINT)
         _smooth(self.last, self.last_factor**2)
 
-    def forward(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    def forward(
+        self, layers: Sequence[Tensor], grid: tuple[int, int], beside: Sequence[Tensor] = ()
+    ) -> Tensor:
         """Make a picture.
 
         Args:
             layers: four (B, N, C), the first layer first.
             grid: rows and columns of the N tokens.
+            beside: maps at 1/8, 1/4 and 1/2 of the picture, where the head was made for them.
 
         Returns:
             (B, outputs, rows * patch_px, columns * patch_px) float32; pixel (0, 0) is the top left
@@ -98,6 +108,12 @@ class DptHead(nn.Module):
                 f'{[tuple(x.shape) for x in layers]}'
             )
         maps = [spread(x, grid) for spread, x in zip(self.spread, layers, strict=True)]
+        finest = None
+        if beside:
+            eighth, quarter, finest = (
+                conv(x) for conv, x in zip(self.beside, beside, strict=True)
+            )
+            maps[1], maps[0] = maps[1] + eighth, maps[0] + quarter
         # Odd sizes are continued, so that windows of two tile them and no centre moves.
         below, right = rows % 2, columns % 2
         if below or right:
@@ -107,7 +123,8 @@ class DptHead(nn.Module):
         for fuse, lateral in zip(self.fuse[1:], reversed(maps[:-1]), strict=True):
             x = upsampled(x)[..., : lateral.shape[-2], : lateral.shape[-1]]
             x = fuse(x, lateral)
-        x = F.relu(self.refine(upsampled(F.relu(self.narrow(x)))))
+        x = upsampled(F.relu(self.narrow(x)))
+        x = F.relu(self.refine(x if finest is None else x + finest))
         return F.pixel_shuffle(self.last(x).float(), self.last_factor)
 
 

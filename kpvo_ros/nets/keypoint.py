@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import torch.nn.functional as F  # noqa: N812 (torch's own habit)
 
 from kpvo_ros.errors import NetworkError
-from kpvo_ros.nets.checkpoint import fill, load_weights, read_config
+from kpvo_ros.nets.checkpoint import load_network
 from kpvo_ros.nets.layers import (
     Conv2d,
     Exact,
@@ -154,12 +154,8 @@ def load_keypoint_net(path: Path | str, sha256: str | None = None) -> KeypointNe
     Raises:
         NetworkError: the file is not that of a keypoint network, whole and finite.
     """
-    state, words = load_weights(path, kind=KIND, sha256=sha256)
-    config = read_config(words, KeypointNetConfig())
-    with torch.device('meta'):  # nothing is drawn, and nothing allocated before it is checked
-        network = KeypointNet(config)
-    fill(network, state)
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    network = load_network(path, KIND, KeypointNetConfig(), KeypointNet, sha256)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Trunk(nn.Module):

@@ -163,7 +163,7 @@ class Stage(nn.Module):
         outputs: int,
         depth: int,
         *,
-        conv: type[StandardConv2d] | type[NormedConv2d] = StandardConv2d,
+        conv: type[Conv2d] = StandardConv2d,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
+from tiny import LITTLE, rich
 import torch
 from torch import Tensor
 import torch.nn.functional as F
@@ -29,17 +31,17 @@ from kpvo_ros.nets.depth_vo import (
     load_depth_vo_net,
     patch_rays,
 )
-from kpvo_ros.nets.vit import ON, Encoded
+from kpvo_ros.nets.vit import Encoded
 from kpvo_ros.nets.vo_decoder import difference
 
-LITTLE = DepthVoConfig(32, 2, 2, 32, 4, 2, mlp_ratio=2, dpt_width=8, head_width=8, pose_width=16)
-RICH = dataclasses.replace(LITTLE, class_token=ON, layer_scale=ON, learned_grid=(2, 3))
+SIZES = dataclasses.replace(LITTLE, patch_px=16)
+RICH = rich(SIZES)
 HEIGHT, WIDTH = 32, 48
 
 
 @pytest.fixture
 def network(torch_generator: torch.Generator) -> DepthVoNet:
-    return awake(LITTLE, torch_generator)
+    return awake(SIZES, torch_generator)
 
 
 @torch.no_grad()
@@ -61,8 +63,7 @@ def pictures(generator: torch.Generator, *shape: int) -> tuple[Tensor, Tensor]:
 
 def camera(focal_px: float = 40.0, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     """(1, 3, 3)."""
-    rows = [[focal_px, 0, (width - 1) / 2], [0, focal_px, (height - 1) / 2], [0, 0, 1.0]]
-    return torch.tensor([rows])
+    return tiny.camera(focal_px, 1, height, width)
 
 
 # -- what comes out ---------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def camera(focal_px: float = 40.0, height: int = HEIGHT, width: int = WIDTH) -> 
 
 @pytest.mark.parametrize('size', [(16, 16), (32, 48), (48, 80)])
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('config', [LITTLE, RICH], ids=['plain', 'rich'])
+@pytest.mark.parametrize('config', [SIZES, RICH], ids=['plain', 'rich'])
 @torch.inference_mode()
 def test_every_pixel_gets_a_depth_and_every_pair_a_rigid_motion(
     torch_generator: torch.Generator, size: tuple[int, int], channels: int, config: DepthVoConfig
@@ -149,7 +150,8 @@ def test_tokens_that_were_kept_from_the_last_pair_do_as_well(
     kept, new = network.encoder(image0), network.encoder(image1)
     K = camera().expand(2, 3, 3)
     joined = Encoded(torch.cat([kept.tokens, new.tokens]), None, kept.grid)
-    found = network.forward_head(network.join(joined, K), K)
+    images = torch.cat([image0, image1])
+    found = network.forward_head(network.join(joined, images, K), K)
     for part, expected in zip(found, network(image0, image1, K[:1]), strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
 
@@ -215,7 +217,7 @@ def test_the_motion_is_the_difference_of_two_poses(rng: np.random.Generator) -> 
 # -- learning ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('config', [LITTLE, RICH], ids=['plain', 'rich'])
+@pytest.mark.parametrize('config', [SIZES, RICH], ids=['plain', 'rich'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_every_parameter_gets_a_finite_gradient(
     torch_generator: torch.Generator, config: DepthVoConfig, dtype: torch.dtype
@@ -241,7 +243,7 @@ def test_equal_images_have_finite_gradients(network: DepthVoNet) -> None:
 
 
 def test_a_depth_and_a_motion_can_be_learned_by_heart(torch_generator: torch.Generator) -> None:
-    network = DepthVoNet(LITTLE, generator=torch_generator)
+    network = DepthVoNet(SIZES, generator=torch_generator)
     images = pictures(torch_generator, 1, 3, HEIGHT, WIDTH)
     xi = [0.1, -0.05, 0.2, 0.05, 0.1, -0.05]
     T = torch.from_numpy(se3.exp_se3(xi)).float()
@@ -314,7 +316,7 @@ def test_the_same_seed_makes_the_same_network_and_draws_nothing_else() -> None:
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize('config', [LITTLE, RICH], ids=['plain', 'rich'])
+@pytest.mark.parametrize('config', [SIZES, RICH], ids=['plain', 'rich'])
 def test_a_network_comes_back_from_its_file(
     torch_generator: torch.Generator, tmp_path: Path, config: DepthVoConfig
 ) -> None:
@@ -370,7 +372,7 @@ def test_what_is_no_pair_of_images_is_refused(
 )
 def test_sizes_no_network_has_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(NetworkError, match='give'):
-        dataclasses.replace(LITTLE, **change)
+        dataclasses.replace(SIZES, **change)
 
 
 def test_the_answer_is_named() -> None:

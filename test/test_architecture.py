@@ -42,6 +42,7 @@ DOORS: dict[str, set[str]] = {
     'methods': {'errors'},
     'methods.crossview': {
         'errors', 'config', 'geometry', 'nets', 'losses', 'synthetic', 'training',
+        'evaluation.depth',
     },
     'methods.homography': {
         'errors', 'config', 'geometry', 'nets', 'losses', 'synthetic', 'training',

@@ -9,10 +9,13 @@ from pathlib import Path
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kpvo_ros.cli.train_depth import depth
 from kpvo_ros.cli.train_homography import homography
 from kpvo_ros.cli.train_inputs import Inputs, TaskKind
+from kpvo_ros.cli.train_pretext import alignment, completion
 from kpvo_ros.cli.train_reconstruction import reconstruction
 from kpvo_ros.cli.train_textures import textures
+from kpvo_ros.cli.train_video import video
 from kpvo_ros.errors import CommandError
 
 if TYPE_CHECKING:
@@ -25,9 +28,13 @@ if TYPE_CHECKING:
 HELP = 'train a network on photos, videos or bags; it can be interrupted and resumed'
 # Another task is another line here; the row itself is made late, when torch is needed.
 TASKS: dict[str, Callable[[], TaskKind]] = {
+    'alignment': alignment,
+    'completion': completion,
+    'depth': depth,
     'homography': homography,
     'reconstruction': reconstruction,
     'textures': textures,
+    'video': video,
 }
 _DEFAULT_MINUTES = 120.0
 
@@ -106,7 +113,7 @@ def _has_converged(task: Task) -> bool:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not args.resume and not args.data:
+    if not args.resume and not args.data and TASKS[args.task]().needs_data:
         raise CommandError('nothing to train on; give --data DIR with photos, videos or bags')
     if args.resume and args.init:
         raise CommandError('--resume brings its own weights; leave --init out')
@@ -158,7 +165,8 @@ def _request(args: argparse.Namespace, before: Mapping[str, Any]) -> dict[str, A
         if minutes is None and steps is None:
             minutes = _DEFAULT_MINUTES
     data = [str(path.resolve()) for path in args.data or ()] or list(before.get('data', ()))
-    return {'task': args.task, 'minutes': minutes, 'steps': steps, 'data': data}
+    bank = str(args.bank.resolve()) if args.bank else before.get('bank')
+    return {'task': args.task, 'minutes': minutes, 'steps': steps, 'data': data, 'bank': bank}
 
 
 def _config(args: argparse.Namespace) -> Any:
@@ -182,7 +190,7 @@ def _inputs(
     words = ' '.join(args.words)
     return Inputs(
         data=data,
-        bank=args.bank or folder.path / 'bank',
+        bank=Path(request['bank'] or folder.path / 'bank'),
         init=args.init,
         device=device,
         notes={'command': f'kpvo train {args.task} {words}'.strip(), 'data': names},

@@ -53,10 +53,12 @@ class TaskKind:
     Attributes:
         config: the parameters with their defaults.
         make: makes the task.
+        needs_data: whether it cannot do without recordings or photos.
     """
 
     config: AnyConfig
     make: Callable[[Any, Inputs], Task]
+    needs_data: bool = True
 
 
 def read_photos(inputs: Inputs, short_side_px: int, most: int, held_out: float) -> Photos:

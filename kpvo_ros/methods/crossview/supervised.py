@@ -4,7 +4,8 @@ Depth is compared in its logarithm, where a tenth too far costs the same near an
 [0127]); the network also says how sure it is and pays for both doubt and surprise (Kendall and
 Gal, "What uncertainties do we need", 2017). Motion is compared in rotation and translation (seed
 004 [0121], eq. 6), each as a length and not as a square: between two frames of a video both are
-small, and squares of small errors teach nothing.
+small, and squares of small errors teach nothing. A translation counts by its share of the step, as
+a room is crossed in centimetres and a street in metres.
 
 Float32 throughout: leave autocast before.
 """
@@ -36,10 +37,14 @@ class SupervisedConfig:
         10.0, 'Weight of the rotation error, a radian; raise it for turning robots.', low=0.0
     )
     translation_weight: float = parameter(
-        10.0,
-        'Weight of the translation error, a metre; lower it for fast vehicles, whose errors in '
-        'metres are large.',
-        low=0.0,
+        2.0, 'Weight of the translation error, as a share of the step.', low=0.0
+    )
+    still_m: float = parameter(
+        0.05,
+        'Length added to every step before errors are divided by it; shorter steps hardly count '
+        'as steps. Raise it for fast vehicles.',
+        low=1e-3,
+        high=100.0,
     )
     depth_error: str = parameter(
         'laplace',
@@ -84,7 +89,8 @@ def supervised_loss(
     likely = depth_loss(depth, log_sigma, true_depth, config.depth_error, config.depth_noise)
     errors = motion_errors(T_1_0, true_T_1_0)
     rotation = weighted_mean(_length(errors.chord2, _TIP_RAD), errors.known)
-    translation = weighted_mean(_length(errors.distance2, _TIP_M), errors.known)
+    step_m = torch.nan_to_num(true_T_1_0[:, :3, 3]).norm(dim=1) + config.still_m
+    translation = weighted_mean(_length(errors.distance2, _TIP_M) / step_m, errors.known)
     total = (
         config.depth_weight * likely
         + config.rotation_weight * rotation

@@ -4,7 +4,8 @@ A bench is a module with `measure(options) -> Measurement`, registered in `BENCH
 that can be measured alone has `part_names() -> tuple[str, ...]` as well. One that shall run in
 worlds nobody has seen has `FRESH_SEED = True`: it gets a new seed when the user names none. One
 that compares extractors of the user's choice has `TAKES_EXTRACTORS = True`, one that runs with
-parameters of the user's choice `TAKES_PARAMETERS = True`.
+parameters of the user's choice `TAKES_PARAMETERS = True`, one that compares networks of the user's
+choice `TAKES_MODELS = True`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 
 from kpvo_ros.errors import CommandError
 
-HELP = 'measure: kpvo bench odometry, features, frontend, renderer'
+HELP = 'measure: kpvo bench odometry, features, depth, frontend, renderer'
 _DRAWN_SEEDS = (10_000, 2_000_000_000)  # far from the small ones of tests and developers
 BENCHES = {
+    'depth': 'kpvo_ros.cli.bench_depth',
     'features': 'kpvo_ros.cli.bench_features',
     'frontend': 'kpvo_ros.cli.bench_frontend',
     'odometry': 'kpvo_ros.cli.bench_odometry',
@@ -44,6 +46,7 @@ class BenchOptions:
         seed_is_drawn: nobody asked for this seed.
         extractors: ways to extract keypoints, the bench's own choice when empty.
         words: parameters `key=value` that replace those of the bench.
+        models: networks `name=file` to measure, the shipped one when empty.
     """
 
     data_dir: Path | None
@@ -54,6 +57,7 @@ class BenchOptions:
     seed_is_drawn: bool = False
     extractors: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +120,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '(default: all that have a name)',
     )
     parser.add_argument(
+        '--models',
+        nargs='+',
+        default=[],
+        metavar='NAME=FILE[+ADAPTERS]',
+        help='bench depth: weights, with their adapters if any (default: shipped=depth_vo); the '
+        'names shipped, adapted and tuned are compared with each other',
+    )
+    parser.add_argument(
         '--with',
         dest='words',
         default='',
@@ -143,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
         seed_is_drawn=args.seed is None and _wants_fresh_seed(bench),
         extractors=_extractors(args.extractors, args.name, bench),
         words=_words(args.words, args.name, bench),
+        models=_models(args.models, args.name, bench),
     )
     measurement = bench.measure(options)
     for table in measurement.tables:
@@ -201,6 +214,17 @@ def _extractors(text: str, name: str, bench: ModuleType) -> tuple[str, ...]:
     if wanted and not getattr(bench, 'TAKES_EXTRACTORS', False):
         raise CommandError(f'bench {name} takes no extractors: leave --extractors out')
     return wanted
+
+
+def _models(rows: list[str], name: str, bench: ModuleType) -> tuple[str, ...]:
+    """The rows as they are.
+
+    Raises:
+        CommandError: the bench measures no networks.
+    """
+    if rows and not getattr(bench, 'TAKES_MODELS', False):
+        raise CommandError(f'bench {name} takes no models: leave --models out')
+    return tuple(rows)
 
 
 def _words(text: str, name: str, bench: ModuleType) -> tuple[str, ...]:

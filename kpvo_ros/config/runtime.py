@@ -136,8 +136,9 @@ class ScaleConfig:
     source: str = parameter(
         'none',
         'depth (topic or files), camera_height (needs scale.camera_height_m and a visible floor), '
-        'wheel (an odometry topic), or none (poses in an arbitrary unit).',
-        choices=('none', 'depth', 'camera_height', 'wheel'),
+        'wheel (an odometry topic), learned (needs depth.source learned), or none (poses in an '
+        'arbitrary unit).',
+        choices=('none', 'depth', 'camera_height', 'wheel', 'learned'),
     )
     camera_height_m: float = parameter(
         0.0,
@@ -169,6 +170,55 @@ class ScaleConfig:
         'out, so the published covariance grows with the way by it.',
         low=0.0,
         high=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthConfig:
+    """Depth and motion from a network that looks at two images; needs torch."""
+
+    source: str = parameter(
+        'off',
+        'learned looks at every keyframe in a thread of its own: new points of the map have a '
+        'depth at once, and the depth is published.',
+        choices=('off', 'learned'),
+    )
+    weights_path: str = parameter(
+        '',
+        'Weights (.safetensors), for those of your own training; empty takes the ones that came '
+        'with the package.',
+    )
+    precision: str = parameter(
+        'auto',
+        'auto computes in bfloat16 on a processor that multiplies it in hardware (AMX, '
+        'AVX512-BF16); float32 to compare computers.',
+        choices=('auto', 'float32', 'bfloat16'),
+    )
+    max_sigma: float = parameter(
+        0.3,
+        'Pixels whose depth is less certain than this, relative, are left out; lower it where '
+        'the cloud shows obstacles that are not there.',
+        low=0.01,
+        high=10.0,
+    )
+    bias_sigma: float = parameter(
+        0.05,
+        'What the depths of a place may have in common, relative; it does not average out, and no '
+        'depth or scale is taken to be better.',
+        low=0.001,
+        high=1.0,
+    )
+    carry: bool = parameter(
+        True,
+        'While no points of the map are found, go on by the motion the network sees, as DEGRADED; '
+        'costs the time of the network for each such image.',
+    )
+    rate_hz: float = parameter(
+        2.0,
+        'Depth images a second that are made between keyframes while somebody listens, as a '
+        'costmap needs them at rest; 0 for those of keyframes alone.',
+        low=0.0,
+        high=60.0,
     )
 
 
@@ -290,6 +340,12 @@ class VoNodeConfig(NodeConfig):
     publish_depth: bool = parameter(
         True, 'Publish the depth image the odometry worked with, with its camera_info.'
     )
+    cloud_range_m: float = parameter(
+        5.0,
+        'The cloud of learned depth ends at this distance; set it to the range of your costmap.',
+        low=0.1,
+        high=1000.0,
+    )
     depth_tolerance_s: float = parameter(
         0.02,
         'A depth image belongs to an image when their stamps differ by less.',
@@ -319,6 +375,7 @@ class VoConfig:
     memory: MemoryConfig = section(MemoryConfig)
     loop_closure: LoopClosureConfig = section(LoopClosureConfig)
     scale: ScaleConfig = section(ScaleConfig)
+    depth: DepthConfig = section(DepthConfig)
     prediction: PredictionConfig = section(PredictionConfig)
     frames: FramesConfig = section(FramesConfig)
     node: VoNodeConfig = section(VoNodeConfig)

@@ -108,9 +108,7 @@ def correlation(maps: Tensor, radius: int) -> Tensor:
     return near.transpose(1, 2).unflatten(2, (height, width))
 
 
-def _around(
-    height: int, width: int, radius: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _around(height: int, width: int, radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(h w, (2 r + 1)^2) int64 cells around every cell, and whether they exist."""
     step = torch.arange(-radius, radius + 1, device=device)
     row = torch.arange(height, device=device)[:, None, None, None] + step[:, None]

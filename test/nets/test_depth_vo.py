@@ -31,11 +31,11 @@ from kpvo_ros.nets.depth_vo import (
     load_depth_vo_net,
     patch_rays,
 )
-from kpvo_ros.nets.vit import Encoded
+from kpvo_ros.nets.vit import ON, Encoded
 from kpvo_ros.nets.vo_decoder import difference
 
 SIZES = dataclasses.replace(LITTLE, patch_px=16)
-RICH = rich(SIZES)
+RICH = dataclasses.replace(rich(SIZES), fine=ON)
 HEIGHT, WIDTH = 32, 48
 
 

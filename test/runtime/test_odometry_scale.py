@@ -14,6 +14,7 @@ from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.odometry.ground import GroundPlane
 from kpvo_ros.odometry.scale import MAX_STEP, load_scale
+from kpvo_ros.odometry.strip_alignment import StripAlignment
 from kpvo_ros.odometry.wheel import MIN_WAY_M, WheelLog
 from kpvo_ros.types import Frame, WheelOdometry
 
@@ -108,6 +109,38 @@ def test_a_camera_at_rest_waits(floor: World) -> None:
     ground = GroundPlane(PITCH_RAD)
     look(floor, ground, np.arange(0.0, 1.0, 0.1))
     assert look(floor, ground, np.full(5, 0.9)) == [None] * 5
+
+
+def test_heights_are_tried_near_one_that_fitted_too_early_until_it_no_longer_fits(
+    floor: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    correlation = StripAlignment.correlation
+
+    def counted(self: StripAlignment, m: np.ndarray) -> float:
+        tried[-1] += 1
+        return correlation(self, m)
+
+    monkeypatch.setattr(StripAlignment, 'correlation', counted)
+    monkeypatch.setattr('kpvo_ros.odometry.ground.FIRST_BASELINE', 0.4)  # the first is too early
+    ground = GroundPlane(PITCH_RAD)
+    answers = []
+    for x in (0.0, 0.1, 0.15, 0.3):
+        tried.append(0)
+        answers += look(floor, ground, np.array([x]))
+    assert answers == [None, None, None, '']
+    assert tried[1] > 60 > 30 > tried[2] > 0  # one more each, of the fit itself
+    assert ground.height == pytest.approx(HEIGHT_M, rel=0.03)
+
+    lost = GroundPlane(PITCH_RAD)
+    look(floor, lost, np.array([0.0, 0.1]))
+    lost.stretch(40.0, np.zeros(3))  # nobody's doing: the hint is far from the truth now
+    lost._hint = 1000.0
+    tried.append(0)
+    assert look(floor, lost, np.array([0.15]), 40.0)[0] != ''
+    tried.append(0)
+    look(floor, lost, np.array([0.25]), 40.0)
+    assert tried[-1] > 50  # everywhere again
 
 
 def test_stretching_the_map_stretches_the_height(floor: World) -> None:

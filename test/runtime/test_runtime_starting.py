@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import pytest
 from runtime_world import (
@@ -19,6 +22,8 @@ from runtime_world import (
 )
 
 from kpvo_ros.geometry import se3
+from kpvo_ros.odometry import starting
+from kpvo_ros.odometry.local_map import Sights
 
 
 @pytest.fixture(scope='module')
@@ -96,3 +101,23 @@ def test_darkness_while_the_map_is_being_made_only_delays_it(room: World) -> Non
     assert statuses(estimates[8:12]) == 'S' * 4
     assert 'dark' in estimates[8].reason
     assert statuses(estimates[-10:]) == 'T' * 10
+
+
+def test_two_views_are_tried_again_only_after_more_motion(
+    room: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera of many frames a second would say the same of each, 20 ms a time."""
+    tried: list[float] = []
+    relative_pose = starting.relative_pose
+
+    def counted(sights: Sights, *rest: Any) -> np.ndarray | None:
+        tried.append(starting.turn_between(sights, rest[0], rest[1]).moved_px)
+        return relative_pose(sights, *rest)
+
+    monkeypatch.setattr(starting, 'relative_pose', counted)
+    film = shoot(room, sideways_walk(200)[:80])  # one or two centimetres a frame
+    told = statuses(run(film.frames, 'scale.source=none'))
+    assert 'T' in told
+    waiting = told.index('T') - 1
+    assert 2 <= len(tried) < 0.8 * waiting
+    assert all(later > 1.05 * earlier for earlier, later in pairwise(tried))

@@ -27,7 +27,8 @@ def doubt(mapping: Mapping, stamp_ns: int, pose: Pose | None, limits: TrackingCo
         return 'too few points of the map found in the image'
     problem = ''
     if mapping.motion.doubt is not None:
-        problem = misled(pose.T_odom_camera, mapping.guess(stamp_ns, NO_SIGHTS, is_lost=True))
+        guess = mapping.guess(stamp_ns, NO_SIGHTS, is_lost=True)
+        problem = misled(pose.T_odom_camera, guess, mapping.motion.led_by)
     return problem or far_fetched(mapping.motion, stamp_ns, pose.T_odom_camera, limits)
 
 
@@ -50,15 +51,16 @@ def far_fetched(
     return ''
 
 
-def misled(T_odom_camera: np.ndarray, guess: Guess) -> str:
-    """Why a pose cannot be that of a camera whose way was counted by wheels, '' when it can.
+def misled(T_odom_camera: np.ndarray, guess: Guess, leader: str) -> str:
+    """Why a pose cannot be that of a camera that was led elsewhere, '' when it can.
 
     Args:
         T_odom_camera: (4, 4) the pose.
-        guess: where the wheels have led, and how well that is known.
+        guess: where it was led, and how well that is known.
+        leader: what led it, e.g. 'the wheels'.
     """
     off = se3.log_se3(se3.inverse(guess.T_odom_camera) @ T_odom_camera)
     surprise = float(np.sqrt(off @ np.linalg.solve(guess.covariance, off)))
     if surprise > MAX_SIGMAS:
-        return f'pose is {np.linalg.norm(off[:3]):.2f} m from where the wheels have led'
+        return f'pose is {np.linalg.norm(off[:3]):.2f} m from where {leader} have led'
     return ''

@@ -7,6 +7,7 @@ thing with different variances, and every further sight is one scalar Kalman upd
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from kpvo_ros.odometry.local_map import LocalMap, Sights, homogeneous
 
@@ -47,7 +48,7 @@ def fuse_readings(
     sights: Sights,
     depth: np.ndarray,
     T_odom_camera: np.ndarray,
-    relative_sigma: float,
+    relative_sigma: npt.ArrayLike,
 ) -> None:
     """Fold depth readings into the depths of the points seen there.
 
@@ -56,13 +57,13 @@ def fuse_readings(
         sights: what was seen.
         depth: (N,) depth along the optical axis of this image, NaN where unknown.
         T_odom_camera: (4, 4) pose of the image.
-        relative_sigma: standard deviation of a reading divided by the reading.
+        relative_sigma: standard deviation of a reading divided by it, (N,) or one for all.
     """
     turned, shift = local_map.rays_seen_from(sights.point, T_odom_camera)
     ahead = depth - shift[:, 2]
     with np.errstate(invalid='ignore', divide='ignore'):
         rho = turned[:, 2] / ahead
-        variance = (relative_sigma * depth * rho / ahead) ** 2
+        variance = (np.asarray(relative_sigma) * depth * rho / ahead) ** 2
     point, usable = sights.point, np.isfinite(rho) & (rho > 0) & (ahead > 0)
     old_rho, old_variance = local_map.rho[point], local_map.variance[point]
     # A reading that contradicts a well-known point is an edge or a reflection, not news.

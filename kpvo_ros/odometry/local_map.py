@@ -57,6 +57,7 @@ _PER_POINT = (
     'strikes',
     'sensor_rho',
     'sensor_information',
+    'is_learned',
 )
 
 
@@ -74,6 +75,7 @@ class LocalMap:
         strikes: (N,) int64 how often in a row the point contradicted the pose.
         sensor_rho: (N,) float64 inverse depth from depth readings alone.
         sensor_information: (N,) float64 1 / variance of `sensor_rho`, 0 without a reading.
+        is_learned: (N,) bool, the reading is that of a network.
         sights: one `Sights` per keyframe.
         T_odom_keyframe: (K, 4, 4) poses of the keyframes, oldest first.
         covariance: (K, 6, 6) local, of those poses since the start.
@@ -98,6 +100,7 @@ class LocalMap:
         self.strikes = np.zeros(0, np.int64)
         self.sensor_rho = np.zeros(0)
         self.sensor_information = np.zeros(0)
+        self.is_learned = np.zeros(0, bool)
         self.sights: list[Sights] = []
 
     def __len__(self) -> int:
@@ -247,6 +250,7 @@ class LocalMap:
         self.strikes = np.concatenate([self.strikes, np.zeros(count, np.int64)])
         self.sensor_rho = np.concatenate([self.sensor_rho, np.zeros(count)])
         self.sensor_information = np.concatenate([self.sensor_information, np.zeros(count)])
+        self.is_learned = np.concatenate([self.is_learned, np.zeros(count, bool)])
         return np.arange(first, first + count)
 
     def rescale(self, factor: float, about: np.ndarray) -> None:

@@ -17,7 +17,9 @@ from kpvo_ros.config.runtime import VoConfig
 from kpvo_ros.frontend.extractor import Extractor
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
+from kpvo_ros.odometry.depth_looker import DepthLooker
 from kpvo_ros.odometry.keyframes import KeyframePolicy
+from kpvo_ros.odometry.learned_depths import LearnedDepths
 from kpvo_ros.odometry.local_map import NO_SIGHTS, LocalMap, Sights
 from kpvo_ros.odometry.mapper import Mapper
 from kpvo_ros.odometry.motion import MotionState
@@ -43,6 +45,7 @@ class Mapping:
         tracker: finds points and solves poses.
         extractor: of keypoints.
         prediction: wheels and gyro.
+        looker: looks at keyframes with a network, if there is one.
         told: the pose the world knows; read only.
         tells_late: see `pipeline.Odometry`.
 
@@ -50,6 +53,7 @@ class Mapping:
         motion: pose of the camera in the map.
         sights: points of the map seen in the newest image.
         scale: source of metres.
+        depths: what a network has told the map.
         policy: when to make keyframes.
         waiting: frames whose pose could not be told yet.
         has_map: whether poses can be solved.
@@ -64,6 +68,7 @@ class Mapping:
         tracker: Tracker,
         extractor: Extractor,
         prediction: Prediction,
+        looker: DepthLooker,
         told: Published,
         tells_late: bool,
     ) -> None:
@@ -78,7 +83,8 @@ class Mapping:
         self._places = Places(config)
         self._typical_depth = 1.0
         self.motion = MotionState(told.T_odom_camera, prediction)
-        self.scale = load_scale(config.scale)
+        self.depths = LearnedDepths(config, looker)
+        self.scale = load_scale(config.scale, self.depths.unit if looker.sees else None)
         self.motion.in_metres = self.scale.is_metric
         self.waiting = Waiting()
         self.map_id = -1
@@ -105,6 +111,11 @@ class Mapping:
         """Whether there is a map whose unit is unknown: nothing moves for the world outside."""
         return self.has_map and self.scale.promises_metres and not self.scale.is_metric
 
+    @property
+    def metres(self) -> float | None:
+        """Per map unit as a network sees them, None when nobody knows."""
+        return self.depths.unit.metres or (1.0 if self.scale.is_metric else None)
+
     def close(self) -> None:
         """End the threads."""
         self._worker.shutdown()
@@ -116,6 +127,7 @@ class Mapping:
         if self.has_map:
             self._leave_all()
         self._places.discard_glances()
+        self.depths.forget()
         self._is_adrift = self.map_id >= 0
         self.motion.place(self._told.T_odom_camera)
         self._mapper = Mapper(self._config, self._tracker, self.scale.needs_depth, self._leave)
@@ -159,6 +171,7 @@ class Mapping:
 
     def begin_views(self, frame: Frame) -> None:
         """The frame becomes the first keyframe of a map without depths."""
+        self.depths.look(frame)
         self.sights = self._mapper.begin(frame, self.extract(frame), self.motion)
 
     def begin_from_depth(self, frame: Frame) -> int:
@@ -166,6 +179,7 @@ class Mapping:
         self.sights = self._mapper.begin(frame, self.extract(frame), self.motion)
         known = int(self.map.has_depth[self.sights.point].sum())
         if known >= self._config.tracking.min_inliers:
+            self.depths.look(frame)
             self._accept(frame)
         return known
 
@@ -200,6 +214,9 @@ class Mapping:
         self._leave_all()
         self._is_unsettled = False
         self._places.discard_glances()
+        if self._is_adrift:  # the unit is that of the old map again
+            self.depths.restart()
+        self.depths.look(frame)
         self.motion.measure(frame.stamp_ns, found.T_odom_camera, found.covariance, found.noise)
         self.sights = self._mapper.begin(frame, self.extract(frame), self.motion)
         self.sights = self._mapper.add_known(found.xy, found.rho, self.sights, frame)
@@ -214,6 +231,7 @@ class Mapping:
             self._home_id = self.map_id
         self.motion.begin(frame.stamp_ns)
         self.scale.restart()
+        self.depths.restart()
         if not self.is_hidden:
             self._settle()
         self.policy.begin(self.sights)
@@ -280,6 +298,7 @@ class Mapping:
                 self._settle_keyframe(frame.camera)
                 self._place_again(frame)
         with watch.stage('scale'):
+            self.depths.fold_in(self.map)
             if not (has_much_to_do and self.scale.is_metric):  # the next frame will do
                 self._correct_scale(frame)
         with watch.stage('keyframe'):
@@ -313,6 +332,7 @@ class Mapping:
         self._glance(frame)
 
     def _add_keyframe(self, frame: Frame) -> None:
+        self.depths.look(frame)
         features = self._extraction.submit(self.extract, frame)  # beside the search of old points
         self.sights = self._mapper.add_keyframe(
             frame, features.result, self.sights, self.motion, self.ignore
@@ -355,6 +375,7 @@ class Mapping:
         self.map.rescale(factor, about)
         self.waiting.rescale(factor, about)
         self.scale.stretch(factor, about)
+        self.depths.stretch(factor)
         self.motion.adjust(_stretched(self.motion.T_odom_camera, factor, about))
         self.motion.rescale(factor)
 

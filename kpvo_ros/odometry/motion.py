@@ -7,6 +7,9 @@ on old speed is worse than one that stops and says so. Wheels and gyro, when giv
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import dataclasses
+
 import numpy as np
 
 from kpvo_ros.geometry import se3
@@ -14,7 +17,26 @@ from kpvo_ros.odometry.prediction import Felt, Prediction, Reckoning
 
 COAST_S = 0.3  # how long a velocity is believed without a measurement
 CRAWL = 0.2  # metres and radians a second that an unwatched camera may move with, at least
+VAGUE = 0.01 * np.eye(6)  # of a velocity that was not measured: 0.1 m/s and rad/s
+WHEELS, LEARNED = 'the wheels', 'learned motions'  # what may lead an unseen camera
 _BREATH = np.diag([1e-6] * 3 + [1e-7] * 3)  # (1 mm, 0.02 deg)^2: never claim zero
+
+
+@dataclasses.dataclass(frozen=True)
+class Led:
+    """How a camera that is not located has moved, as something else than wheels saw it.
+
+    Attributes:
+        T_prev_cur: (4, 4) motion since it was asked last, or since the last measured pose.
+        dt_s: how long that took.
+        T_left_cur: (4, 4) motion since the last measured pose.
+        sigma: (6,) standard deviations of `T_left_cur`, local.
+    """
+
+    T_prev_cur: np.ndarray
+    dt_s: float
+    T_left_cur: np.ndarray
+    sigma: np.ndarray
 
 
 class MotionState:
@@ -30,14 +52,18 @@ class MotionState:
         stamp_ns: time of the newest pose, None before the first.
         measured_ns: time of the newest measured pose, None before the first.
         in_metres: whether lengths are metres, so that the wheels speak of the same.
-        doubt: (6, 6) local, what the pose may be off since the last measured one, while the wheels
-            carry it; None when they do not.
+        led_by: what carries the pose while the camera sees nothing known; '' when nothing does.
+        doubt: (6, 6) local, what the pose may be off since the last measured one, while it is
+            carried; None when it is not, or when its velocity is still believed more.
     """
 
     def __init__(self, T_odom_camera: np.ndarray, prediction: Prediction | None = None) -> None:
         self._prediction = prediction
         self._reckoning: Reckoning | None = None
         self._stands = False
+        self._T_astray = np.eye(4)  # guessed way since the last pose that was measured or led
+        self._left_covariance: np.ndarray | None = None  # when the measured pose was left
+        self.led_by = ''
         self.in_metres = False
         self.doubt: np.ndarray | None = None
         self.T_odom_camera = T_odom_camera
@@ -52,12 +78,15 @@ class MotionState:
     def predict(self, stamp_ns: int) -> np.ndarray:
         """(4, 4) expected pose at `stamp_ns`.
 
-        As felt by wheels and gyro; without them constant velocity, held after `COAST_S`.
+        As felt by wheels and gyro; without them constant velocity, held after `COAST_S` unless
+        the last motion was led.
         """
         felt = self.feel(stamp_ns)
         if felt is not None:
             return self.T_odom_camera @ felt.T_prev_cur
-        if self.stamp_ns is None or not self.is_fresh(stamp_ns):
+        if self.stamp_ns is None:
+            return self.T_odom_camera
+        if not self.is_fresh(stamp_ns) and self.led_by != LEARNED:
             return self.T_odom_camera
         dt = (stamp_ns - self.stamp_ns) * 1e-9
         return self.T_odom_camera @ se3.exp_se3(self.velocity * dt)
@@ -134,20 +163,31 @@ class MotionState:
         """Replace the newest pose by a better one of the same instant."""
         self.T_odom_camera = self._T_measured = T_odom_camera.copy()
 
-    def coast(self, stamp_ns: int) -> np.ndarray:
+    def coast(self, stamp_ns: int, lead: Callable[[], Led | None] | None = None) -> np.ndarray:
         """Let time pass without a measurement: the covariance grows.
 
-        The wheels carry the pose; without them it is predicted for a moment, then held.
+        The wheels carry the pose; without them it is led, predicted for a moment, then held.
+
+        Args:
+            stamp_ns: the present.
+            lead: asked, when the wheels are not there, how the camera has moved.
 
         Returns:
             (4, 4) the pose of before, as it is known now: a gap in the wheel odometry that ends
             tells what happened in it as well.
         """
         self._stands = False
+        if self._left_covariance is None:
+            self._left_covariance = self.covariance
         felt, T, T_before = self.feel(stamp_ns), self.predict(stamp_ns), self.T_odom_camera
+        self.led_by = ''
         if self._carry(stamp_ns, felt):
+            self._stray(T_before)
             T_step = np.eye(4) if felt is None else felt.T_prev_cur
             return self.T_odom_camera @ se3.inverse(T_step)
+        led = None if lead is None else lead()
+        if led is not None:
+            return self._follow(stamp_ns, led)
         if self.stamp_ns is not None:
             dt = max(0.0, (stamp_ns - self.stamp_ns) * 1e-9)
             # The camera may by now move in any direction at the speed it had, at least crawl.
@@ -162,6 +202,7 @@ class MotionState:
                 np.array([speed] * 3 + [turn] * 3) ** 2 * min(1.0, 4 * dt)
             )
         self.T_odom_camera, self.stamp_ns = T, stamp_ns
+        self._stray(T_before)
         return T_before
 
     def feel_back(self, stamp_ns: int, T_odom_camera: np.ndarray) -> np.ndarray:
@@ -192,12 +233,34 @@ class MotionState:
         self.velocity, self.velocity_covariance = felt_velocity(felt, dt_s)
         self.T_odom_camera, self.doubt = self._reckoning.T_odom_camera, self._reckoning.doubt
         self.covariance = self._reckoning.covariance + _BREATH
-        self.stamp_ns = stamp_ns
+        self.stamp_ns, self.led_by = stamp_ns, WHEELS
         return True
+
+    def _follow(self, stamp_ns: int, led: Led) -> np.ndarray:
+        """Go on by a motion that was seen; returns what `coast` does."""
+        assert self._left_covariance is not None
+        has_strayed = not np.array_equal(self._T_astray, np.eye(4))
+        T_prev = self.T_odom_camera @ se3.inverse(self._T_astray)
+        self.T_odom_camera, self._T_astray = T_prev @ led.T_prev_cur, np.eye(4)
+        inherited = se3.transport_covariance(self._left_covariance, se3.inverse(led.T_left_cur))
+        self.covariance = inherited + np.diag(led.sigma**2) + _BREATH
+        if led.dt_s > 0.0:
+            self.velocity = se3.log_se3(led.T_prev_cur) / led.dt_s
+            self.velocity_covariance = np.diag(led.sigma**2) + VAGUE
+        # What was seen is no reason yet to doubt a pose that a short blackout would allow.
+        is_fresh = self.is_fresh(stamp_ns)
+        self.doubt = None if is_fresh else np.diag(led.sigma**2) + _BREATH
+        self.stamp_ns, self.led_by = stamp_ns, LEARNED
+        # What it makes good of a guess is walked over, like any correction.
+        return self.T_odom_camera if has_strayed else T_prev
+
+    def _stray(self, T_before: np.ndarray) -> None:
+        self._T_astray = self._T_astray @ se3.inverse(T_before) @ self.T_odom_camera
 
     def _land(self) -> None:
         """The pose is measured."""
         self._reckoning, self.doubt, self._stands = None, None, False
+        self._T_astray, self._left_covariance, self.led_by = np.eye(4), None, ''
 
     def _compare(self, from_ns: int, to_ns: int, T_prev_cur: np.ndarray) -> None:
         if self._prediction is not None:

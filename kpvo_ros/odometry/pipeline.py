@@ -13,6 +13,7 @@ after SVO (Forster 2014).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import logging
 
 import cv2
@@ -20,17 +21,24 @@ import numpy as np
 
 from kpvo_ros.config.runtime import VoConfig
 from kpvo_ros.errors import FrontendError, OdometryError
+from kpvo_ros.frontend.depth_map import DepthSource
+from kpvo_ros.frontend.depth_source import load_depth_source
 from kpvo_ros.frontend.extractor import load_extractor
 from kpvo_ros.frontend.mask import IgnoredRegion, allowed
 from kpvo_ros.geometry import se3
 from kpvo_ros.geometry.camera import Camera
+from kpvo_ros.odometry.carrier import Carrier
+from kpvo_ros.odometry.depth_looker import DepthListener, DepthLooker
 from kpvo_ros.odometry.doubt import doubt, far_fetched
 from kpvo_ros.odometry.estimate import EstimateBuilder
 from kpvo_ros.odometry.local_map import NO_SIGHTS, Sights
+from kpvo_ros.odometry.locating import locate, support
 from kpvo_ros.odometry.mapping import Mapping
+from kpvo_ros.odometry.motion import WHEELS, Led
 from kpvo_ros.odometry.places import features_of
 from kpvo_ros.odometry.prediction import Prediction
 from kpvo_ros.odometry.published import Published
+from kpvo_ros.odometry.refusal import emptiness, misfit
 from kpvo_ros.odometry.scale import scale_memory
 from kpvo_ros.odometry.standstill import Rest
 from kpvo_ros.odometry.starting import Progress, start
@@ -45,7 +53,6 @@ STAGES = (
     'decode', 'wait', 'track', 'start', 'solve', 'search', 'adjust', 'scale', 'keyframe', 'places',
 )  # fmt: skip
 _TIME_JUMP_NS = 1_000_000_000  # further back than this is another run, not a late frame
-_MIN_CONTRAST = 3.0  # grey levels of standard deviation; below, the image shows nothing
 # Factor of a pose's covariance when its points have been measured by a sensor: those that are
 # triangulated share their errors. By the consistency test of `kpvo bench odometry`.
 _DEPTH_NOISE = 0.45
@@ -62,11 +69,13 @@ class Odometry:
         tells_late: whether the caller takes `take_late` and writes those poses where they
             belong, as a recording can. A robot cannot: for it the odom frame begins when the map
             and its unit become known, or, if a pose was told before (the camera stood or turned),
-            the told pose walks over to the measured one.
+            the told pose walks over to the measured one. A recording waits for learned depth.
+        depth_source: of learned depth; None takes the one that the configuration names, if any.
+        depth_listener: told every learned depth, in the thread of the network.
 
     Raises:
         OdometryError: the configuration cannot work, e.g. camera height without a height.
-        FrontendError: a mask of the configuration cannot be used.
+        FrontendError: a mask or the weights of the configuration cannot be used.
     """
 
     def __init__(
@@ -75,6 +84,8 @@ class Odometry:
         T_base_camera: np.ndarray = se3.T_BASE_OPTICAL,
         *,
         tells_late: bool = False,
+        depth_source: DepthSource | None = None,
+        depth_listener: DepthListener | None = None,
     ) -> None:
         if T_base_camera.shape != (4, 4) or not se3.is_rotation(T_base_camera[:3, :3]):
             raise OdometryError('T_base_camera is not a 4x4 rigid transform; check the extrinsics')
@@ -87,11 +98,15 @@ class Odometry:
         self._builder = EstimateBuilder(T_base_camera, scale_memory(config.scale))
         self._tracker = Tracker(config.tracking, config.seed)
         self._prediction = Prediction(config.prediction, T_base_camera)
+        source = depth_source or load_depth_source(config.depth)
+        self._looker = DepthLooker(source, config.depth, depth_listener, waits=tells_late)
+        self._carrier = Carrier(source, config)
         self._begin(np.eye(4))
 
     def close(self) -> None:
-        """Wait for the mapping thread and end it; the object is of no use afterwards."""
+        """Wait for the threads and end them; the object is of no use afterwards."""
         self._mapping.close()
+        self._looker.close()
 
     def reset(self, T_odom_base: np.ndarray | None = None) -> None:
         """Forget everything and start again.
@@ -105,9 +120,10 @@ class Odometry:
     def _begin(self, T_odom_base: np.ndarray) -> None:
         speed = self._config.tracking.correction_m_s, self._config.tracking.correction_rad_s
         self._told = Published(T_odom_base @ self._T_base_camera, *speed, self._prediction)
-        tools = self._tracker, self._extractor, self._prediction
+        tools = self._tracker, self._extractor, self._prediction, self._looker
         self._mapping = Mapping(self._config, *tools, self._told, self._tells_late)
         self._builder.restart()
+        self._carrier.forget()
         self._late: list[OdometryEstimate] = []
         self._last_stamp_ns: int | None = None
         self._camera: Camera | None = None
@@ -137,13 +153,16 @@ class Odometry:
                 first = self._gray is None
                 is_keyframe = self._start(frame, None if first else followed.sights)
         else:
-            pose, sights = self._locate(frame, followed.sights, watch)
-            is_keyframe = self._take(frame, pose, sights, watch)
+            is_keyframe = self._take(frame, *self._locate(frame, followed.sights, watch), watch)
         if not stands:  # at rest, the image in which the camera came to rest stays
             self._gray = frame.gray
             if is_keyframe or not followed.stands:  # a keyframe gives the points new numbers
                 seen = NO_SIGHTS if is_keyframe else self._mapping.sights
                 self._rest.begin(frame.stamp_ns, seen)
+        if self._mapping.motion.measured_ns == frame.stamp_ns:
+            self._carrier.leave(frame)
+        if not is_keyframe:
+            self._looker.look_between(frame)
         self._last_stamp_ns = frame.stamp_ns
         return self._estimate(frame.stamp_ns, watch, is_keyframe)
 
@@ -186,11 +205,8 @@ class Odometry:
             jump_s = (last - frame.stamp_ns) * 1e-9
             _log.warning('time jumped back %.1f s (looped bag?): new map at the held pose', jump_s)
             self.reset(self._told.T_odom_camera @ se3.inverse(self._T_base_camera))
-        if frame.gray.shape != (frame.camera.height, frame.camera.width):
-            return f'image {frame.gray.shape} does not match its camera_info: frame ignored'
-        depth_m = frame.depth_m if self._mapping.scale.needs_depth else None
-        if depth_m is not None and depth_m.shape != frame.gray.shape:
-            return f'depth image {depth_m.shape} is not that of the image {frame.gray.shape}'
+        if (problem := misfit(frame, self._mapping.scale.needs_depth)) is not None:
+            return problem
         try:
             ignore = self._region.of(frame)
         except FrontendError as error:
@@ -199,9 +215,7 @@ class Odometry:
             _log.warning('the camera or its resolution changed: new map at the present pose')
             self._forget_map()
         self._camera, self._mapping.ignore = frame.camera, ignore
-        if float(frame.gray[::4, ::4].std()) < _MIN_CONTRAST:
-            return 'image without contrast (dark, covered or overexposed?)'
-        return None
+        return emptiness(frame.gray)
 
     def _follow(self, frame: Frame) -> Followed:
         """The last sights found again, unless they are hidden."""
@@ -239,7 +253,7 @@ class Odometry:
             self._status, self._reason = Status.DEGRADED, begun.reason
             self._inliers, self._is_blind = len(mapping.sights), False
         else:
-            self._miss(frame.stamp_ns, begun.reason)
+            self._miss(frame.stamp_ns, begun.reason, frame)
         return begun.is_keyframe
 
     def _accept_start(self, frame: Frame) -> None:
@@ -251,24 +265,8 @@ class Odometry:
     def _locate(
         self, frame: Frame, sights: Sights, watch: Stopwatch
     ) -> tuple[Pose | None, Sights]:
-        """Pose from the followed points; when they are too few, from descriptors."""
-        local_map, camera, motion = self._mapping.map, frame.camera, self._mapping.motion
-        if self._is_blind and motion.doubt is None and not motion.is_fresh(frame.stamp_ns):
-            return None, NO_SIGHTS  # a corridor looks the same two metres on: see `_lose`
-        with watch.stage('solve'):
-            guess = self._mapping.guess(frame.stamp_ns, sights, self._is_blind)
-            pose = self._tracker.solve(sights, local_map, camera, guess)
-        wanted = self._config.tracking.degraded_inliers
-        if self._config.tracking.method == 'flow' or (pose and pose.inliers >= wanted):
-            return pose, sights
-        with watch.stage('search'):
-            everything = np.arange(len(local_map))
-            features = self._mapping.extract(frame)
-            found = self._tracker.search(features, local_map, camera, everything)
-            searched = self._tracker.solve(found, local_map, camera, guess)
-        if searched and (pose is None or searched.inliers > pose.inliers):
-            return searched, found
-        return pose, sights
+        tools = self._mapping, self._tracker, self._config.tracking
+        return locate(*tools, frame, sights, watch, is_blind=self._is_blind)
 
     def _take(self, frame: Frame, pose: Pose | None, sights: Sights, watch: Stopwatch) -> bool:
         """Accept or refuse the pose, see to the map. Returns whether the frame joins it."""
@@ -302,7 +300,7 @@ class Odometry:
                 self._inliers = len(found.xy)
                 self._tell(frame.stamp_ns, T_before, is_firm=True)
                 return True
-        self._miss(frame.stamp_ns, problem)
+        self._miss(frame.stamp_ns, problem, frame)
         mapping.sights = NO_SIGHTS
         lost_ns = 0 if self._lost_since_ns is None else frame.stamp_ns - self._lost_since_ns
         if lost_ns > self._config.keyframes.restart_after_s * 1e9:
@@ -311,22 +309,30 @@ class Odometry:
             return self._start(frame, None)
         return False
 
-    def _miss(self, stamp_ns: int, problem: str) -> None:
-        """Let the time of a frame pass without a measurement."""
+    def _miss(self, stamp_ns: int, problem: str, frame: Frame | None = None) -> None:
+        """Let the time of a frame pass without a measurement; without an image, if it was bad."""
         mapping, motion = self._mapping, self._mapping.motion
-        T_before = motion.coast(stamp_ns)
+        T_before = motion.coast(stamp_ns, self._leader(frame))
         if self._lost_since_ns is None:
             self._lost_since_ns = stamp_ns
         if mapping.is_hidden:
             is_carried = self._told.hold(motion)
         else:
-            is_carried = motion.doubt is not None
+            is_carried = motion.led_by != ''
             self._told.follow(motion, T_before)
         self._is_blind = mapping.map_id >= 0
         self._status = Status.LOST if self._is_blind else Status.STARTING
         self._inliers, self._reason = 0, problem
         if self._is_blind and is_carried:
-            self._status, self._reason = Status.DEGRADED, f'{problem}: position from the wheels'
+            leader = motion.led_by or WHEELS
+            self._status, self._reason = Status.DEGRADED, f'{problem}: position from {leader}'
+
+    def _leader(self, frame: Frame | None) -> Callable[[], Led | None] | None:
+        """Asks the network how the camera has moved; None where that would help nobody."""
+        mapping = self._mapping
+        if frame is None or mapping.map_id < 0 or mapping.is_hidden:
+            return None
+        return lambda: self._carrier.carry(frame, mapping.metres)
 
     def _tell(self, stamp_ns: int, T_before: np.ndarray, is_firm: bool) -> None:
         """Status and told pose after a measured one."""
@@ -344,13 +350,7 @@ class Odometry:
         self._told.follow(motion, T_before)
         self._tell_late()
         mapping.waiting.forget()
-        self._status, self._reason = Status.TRACKING, ''
-        if self._inliers < self._config.tracking.degraded_inliers:
-            self._status = Status.DEGRADED
-            self._reason = f'only {self._inliers} points support the pose'
-        elif not is_firm:
-            self._status = Status.DEGRADED
-            self._reason = 'no depth in sight yet: rotation measured, position predicted'
+        self._status, self._reason = support(self._inliers, is_firm, self._config.tracking)
 
     def _tell_late(self) -> None:
         """The frames that waited have their poses now."""

@@ -11,10 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from kpvo_ros.geometry import se3
-from kpvo_ros.odometry.motion import CRAWL, MotionState, grown
+from kpvo_ros.odometry.motion import CRAWL, VAGUE, MotionState, grown
 from kpvo_ros.odometry.prediction import Prediction, Reckoning
 
-VAGUE = 0.01 * np.eye(6)  # of a velocity by the wheels: 0.1 m/s and rad/s
 _ARRIVED = 1e-9  # metres and radians
 
 

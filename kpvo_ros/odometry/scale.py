@@ -1,4 +1,4 @@
-"""Where metres come from: four sources behind one interface, so that no caller asks which.
+"""Where metres come from: five sources behind one interface, so that no caller asks which.
 
 A monocular map has an arbitrary unit. At every keyframe a source says by which factor the map
 must be stretched to be metric; the pipeline stretches it about the camera, so no pose jumps.
@@ -13,12 +13,14 @@ import numpy as np
 
 from kpvo_ros.config.runtime import ScaleConfig
 from kpvo_ros.errors import OdometryError
+from kpvo_ros.odometry.depth_unit import DepthUnit
 from kpvo_ros.odometry.ground import GroundPlane
 from kpvo_ros.odometry.wheel import WheelLog
 from kpvo_ros.types import Frame, WheelOdometry
 
 FLOOR_MEMORY = 12.0  # camera heights of way after which the floor has been measured anew
 MAX_STEP = 0.03  # relative change a keyframe may bring once the scale is known
+NO_CHANGE = 1e-3  # relative, of a learned unit: so little is not worth a stretch
 
 
 class ScaleSource(Protocol):
@@ -173,8 +175,42 @@ class WheelScale(NoScale):
         self._wheel.move(T_new_old)
 
 
-def load_scale(config: ScaleConfig) -> ScaleSource:
+class LearnedScale(NoScale):
+    """The map's depths against those a network has learned.
+
+    Args:
+        unit: the comparison, kept by `learned_depths.LearnedDepths`, which also stretches it.
+    """
+
+    promises_metres = True
+
+    def __init__(self, unit: DepthUnit) -> None:
+        self._unit = unit
+        self.restart()
+
+    def restart(self) -> None:
+        """See `ScaleSource.restart`."""
+        self.is_metric = False
+        self.problem = 'scale unknown until some keyframes have a learned depth'
+        self.relative_sigma = 1.0
+
+    def factor(self, frame: Frame, T_odom_camera: np.ndarray) -> float:
+        """See `ScaleSource.factor`."""
+        metres = self._unit.metres
+        if metres is None or not self._unit.is_firm:
+            return 1.0
+        factor = _bounded(metres, self.relative_sigma)
+        self.relative_sigma = self._unit.relative_sigma
+        self.is_metric, self.problem = True, ''
+        return factor if abs(factor - 1.0) > NO_CHANGE else 1.0
+
+
+def load_scale(config: ScaleConfig, unit: DepthUnit | None = None) -> ScaleSource:
     """The source that `config.source` names.
+
+    Args:
+        config: parameters.
+        unit: metres per map unit by learned depths, None without a network.
 
     Raises:
         OdometryError: something the source needs is not configured.
@@ -185,6 +221,12 @@ def load_scale(config: ScaleConfig) -> ScaleSource:
         return CameraHeightScale(config)
     if config.source == 'wheel':
         return WheelScale()
+    if config.source == 'learned':
+        if unit is None:
+            raise OdometryError(
+                'scale.source=learned needs a network: set depth.source=learned as well'
+            )
+        return LearnedScale(unit)
     return NoScale()
 
 

@@ -196,6 +196,19 @@ def image_descriptor_message(stamp_ns: int, frame_id: str, descriptor: np.ndarra
     return _cloud(header_of(stamp_ns, frame_id), point, [field])
 
 
+def points_message(stamp_ns: int, frame_id: str, points: np.ndarray) -> PointCloud2:
+    """An organised cloud of (H, W, 3) float32 points, NaN where there is none: x, y, z."""
+    height, width = points.shape[:2]
+    fields = [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, name in enumerate('xyz')
+    ]
+    cloud = _cloud(header_of(stamp_ns, frame_id), np.ascontiguousarray(points, '<f4'), fields)
+    cloud.height, cloud.width, cloud.is_dense = height, width, False
+    cloud.point_step, cloud.row_step = 12, 12 * width
+    return cloud
+
+
 def image_message(stamp_ns: int, frame_id: str, pixels: np.ndarray, encoding: str) -> Image:
     """An image as it lies in memory: rgb8, mono8 or 32FC1."""
     height, width = pixels.shape[:2]

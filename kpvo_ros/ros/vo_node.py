@@ -24,6 +24,8 @@ from std_srvs.srv import Trigger
 
 from kpvo_ros.config.runtime import VoConfig
 from kpvo_ros.errors import RosError
+from kpvo_ros.frontend.depth_map import DepthSource
+from kpvo_ros.frontend.depth_source import load_depth_source
 from kpvo_ros.frontend.process import use_threads
 from kpvo_ros.geometry.camera import Camera
 from kpvo_ros.odometry.extrinsics import extrinsics_from
@@ -31,6 +33,7 @@ from kpvo_ros.odometry.pipeline import Odometry
 from kpvo_ros.odometry.planar import project_to_plane
 from kpvo_ros.ros import convert
 from kpvo_ros.ros.camera_mount import CameraMount
+from kpvo_ros.ros.depth_publisher import DepthPublisher
 from kpvo_ros.ros.diagnostics import odometry_status
 from kpvo_ros.ros.image_input import subscribe
 from kpvo_ros.ros.imu_input import ImuInput
@@ -58,6 +61,7 @@ class VoNode(ImageNode):
         'node.publish_map_tf',
         'node.two_d_mode',
         'node.publish_depth',
+        'node.cloud_range_m',
         'node.depth_tolerance_s',
         'node.depth_wait_s',
         'node.trajectory_path',
@@ -70,6 +74,8 @@ class VoNode(ImageNode):
         self._start_pose: np.ndarray | None = None
         self._mount: CameraMount | None = None
         self._publisher: VoPublisher | None = None
+        self._depth_source: DepthSource | None = None
+        self._depth_publisher: DepthPublisher | None = None
         self._last_estimate: OdometryEstimate | None = None
         self._last_status: DiagnosticStatus | None = None
         self._depths = StampBuffer()
@@ -127,7 +133,12 @@ class VoNode(ImageNode):
         if self._odometry is None and self._mount is not None:
             T_base_camera = self._mount.find(config.frames.camera_frame or frame_id)
             if T_base_camera is not None:
-                self._odometry = Odometry(config, T_base_camera)
+                self._odometry = Odometry(
+                    config,
+                    T_base_camera,
+                    depth_source=self._depth_source,
+                    depth_listener=self._depth_publisher,
+                )
                 self._odometry.reset(self._start_pose)
                 self._mount.close()
                 self._mount = None
@@ -165,9 +176,13 @@ class VoNode(ImageNode):
     def load(self, config: Any) -> None:
         """Check that the configuration can work; the odometry waits for the camera's pose."""
         use_threads(config.frontend.threads)
-        Odometry(config, extrinsics_from(config.frames)).close()
+        self._depth_source = load_depth_source(config.depth)
+        extrinsics = extrinsics_from(config.frames)
+        Odometry(config, extrinsics, depth_source=self._depth_source).close()
         use_threads(config.frontend.threads)  # of torch too, should an extractor have loaded it
         self._publisher = VoPublisher(self, config)
+        if self._depth_source is not None:
+            self._depth_publisher = DepthPublisher(self)
         self._mount = CameraMount(self, config.frames)
 
     def unload(self) -> None:
@@ -176,6 +191,7 @@ class VoNode(ImageNode):
             if self._odometry is not None:
                 self._odometry.close()
                 self._odometry = None
+            self._depth_source = self._depth_publisher = None
         self._start_pose = None
         self._last_estimate = None
         self._last_status = None

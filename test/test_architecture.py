@@ -63,9 +63,9 @@ DOORS: dict[str, set[str]] = {
 }  # fmt: skip
 TORCH_PLACES = (
     'geometry.procrustes', 'geometry.sampling', 'geometry.warp', 'synthetic', 'nets', 'losses',
-    'training', 'methods', 'frontend.learned', 'cli.bench_renderer',
+    'training', 'methods', 'frontend.learned', 'frontend.learned_depth', 'cli.bench_renderer',
 )  # fmt: skip
-LATE_IS_FINE = ('cli', 'frontend.extractor')
+LATE_IS_FINE = ('cli', 'frontend.extractor', 'frontend.depth_source')
 ROS_PACKAGE = re.compile(
     r'rclpy|rcl_interfaces|\w+_(msgs|srvs|interfaces)|tf2_\w+|cv_bridge|sensor_msgs_py'
     r'|tf_transformations|launch(_ros|_pytest)?|ament_\w+'

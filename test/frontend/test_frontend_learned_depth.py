@@ -191,7 +191,7 @@ def test_off_needs_no_weights_and_no_torch(tmp_path: Path) -> None:
     code = (
         'import sys\n'
         'from kpvo_ros.config.runtime import DepthConfig\n'
-        'from kpvo_ros.frontend.depth_map import load_depth_source\n'
+        'from kpvo_ros.frontend.depth_source import load_depth_source\n'
         'assert load_depth_source(DepthConfig()) is None\n'
         "assert 'torch' not in sys.modules"
     )
